@@ -1,0 +1,34 @@
+"""A Jupyter workbench for prompt rewriting and structured prompting."""
+
+import importlib
+import os
+from typing import Any
+
+# Two busy OpenMP processes on few cores slow each other many times over while they spin; this has to be set before
+# torch starts its threads, and an explicit setting of the user's wins.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_model": "lmops_lab.models",
+    "LanguageModel": "lmops_lab.models",
+    "encode_groups": "lmops_lab.attention.encoding",
+    "GroupedContext": "lmops_lab.attention.context",
+    "load_task": "lmops_lab.icl.tasks",
+    "Task": "lmops_lab.icl.tasks",
+    "icl_curve": "lmops_lab.icl.experiment",
+    "ICLCurve": "lmops_lab.icl.curve",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  (PEP 562: torch is imported when it is first needed)
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'lmops_lab' has no attribute {name!r}; it offers {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

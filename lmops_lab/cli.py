@@ -1,0 +1,51 @@
+"""The command line: `lmops-lab run 01 -p k=[0,16,256]`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook
+from lmops_lab.runs.parameters import parse_value, read_parameters
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run it; errors of use end with one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="lmops-lab", description="Prompt research in notebooks.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a notebook with parameters and keep everything it makes")
+    run.add_argument("notebook", help="path, or the beginning of a name in notebooks/ such as 01")
+    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    run.add_argument("--folder", type=Path, help="where the run goes; default runs/<notebook>/<number>")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+    show = commands.add_parser("parameters", help="list a notebook's parameters and their defaults")
+    show.add_argument("notebook")
+    options = parser.parse_args(arguments)
+    try:
+        notebook = find_notebook(options.notebook)
+        if options.command == "parameters":
+            for name, value in read_parameters(notebook).items():
+                print(f"{name} = {value!r}")
+            return 0
+        given = dict(_parse(text) for text in options.parameter)
+        folder = options.folder or next_folder(Path("runs"), notebook)
+        done = run_notebook(notebook, given, folder, progress=not options.quiet)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"lmops-lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nlmops-lab: stopped; finished points are kept, the same command continues", file=sys.stderr)
+        return 130
+    print(done.report())
+    return 0
+
+
+def _parse(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"parameter {text!r} is not of the form NAME=VALUE")
+    return name, parse_value(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""In-context learning: tasks, demonstrations, scores, calibration, statistics and the accuracy curve."""

