@@ -21,10 +21,10 @@ _PUBLIC = {
     "icl_curve": "lmops_lab.icl.experiment",
     "ICLCurve": "lmops_lab.icl.curve",
 }
-__all__ = sorted(_PUBLIC)
+__all__ = [*_PUBLIC]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  (PEP 562: torch is imported when it is first needed)
+def __getattr__(name: str) -> Any:  # PEP 562: torch is imported when it is first needed
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'lmops_lab' has no attribute {name!r}; it offers {', '.join(__all__)}")

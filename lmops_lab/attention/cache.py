@@ -47,7 +47,7 @@ class GroupCache:
                     tensor = stored.get_tensor(side)  # [layers, kv_heads, tokens, dim]
                     for layer, target in zip(tensor, layers, strict=True):
                         if target[:, columns].shape != layer.shape or target.dtype != layer.dtype:
-                            raise ValueError(f"{path} holds {tuple(layer.shape)}, not {tuple(target.shape)}")
+                            raise ValueError(f"{path} does not fit")  # noqa: TRY301
                         target[:, columns] = layer
         except FileNotFoundError:
             self.misses += 1

@@ -151,7 +151,7 @@ def concat(contexts: Sequence[GroupedContext]) -> GroupedContext:
 
 
 def log_own_weight(own_weight: OwnWeight, groups: int) -> float:
-    """log of the factor on the query's own unnormalised attention: log M unless told otherwise.
+    """Log of the factor on the query's own unnormalised attention: log M unless told otherwise.
 
     Args:
         own_weight: "groups" (M, the paper's choice), "sqrt_groups", or any number > 0 (1 gives parallel windows).

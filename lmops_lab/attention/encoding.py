@@ -24,14 +24,19 @@ BATCH_TOKENS = 1024
 class Encoder(Protocol):
     """What encoding needs of a language model (`lmops_lab.LanguageModel` is one)."""
 
-    model: PreTrainedModel
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model, with the hook installed."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Name, revision and dtype."""
 
-    def tokens(self, text: str) -> list[int]: ...
+    def tokens(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
 
-    def bos_tokens(self, bos: BosPolicy) -> list[int]: ...
+    def bos_tokens(self, bos: BosPolicy) -> list[int]:
+        """Token ids of the prefix that a policy asks for."""
 
 
 def encode_groups(
@@ -169,9 +174,7 @@ def encode_token_groups(
     )
 
 
-def _check_length(
-    model: PreTrainedModel, layout: _Layout, longest: int, groups: Sequence[Sequence[Tokens]]
-) -> None:
+def _check_length(model: PreTrainedModel, layout: _Layout, longest: int, groups: Sequence[Sequence[Tokens]]) -> None:
     limit = int(model.config.max_position_embeddings)
     if longest <= layout.end < limit:
         return
@@ -195,7 +198,7 @@ def _allocate(model: PreTrainedModel, columns: int) -> tuple[Tensor, ...]:
     return tuple(torch.empty(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_hidden_layers))
 
 
-class _LastLayerEncoded(Exception):
+class _LastLayerEncoded(Exception):  # noqa: N818
     """Ends a pass early: once the last layer's keys are kept, the rest of that layer would be thrown away."""
 
 

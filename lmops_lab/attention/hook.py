@@ -1,8 +1,8 @@
 """The hook into transformers: grouped attention while a call is active, the stock attention otherwise.
 
-`install(model)` registers one attention function under `NAME` (transformers' AttentionInterface) and switches the model
-to it. Outside `active(call)` that function is transformers' own SDPA, masks included, so an ordinary call of the model is
-unchanged. Inside, every layer attends to the context and to its own tokens apart and merges the two exactly.
+`install(model)` registers one attention function under `NAME` (transformers' AttentionInterface) and switches the
+model to it. Outside `active(call)` that function is transformers' own SDPA, masks included, so an ordinary call of the
+model is unchanged. Inside, every layer attends to the context and to its own tokens apart and merges the two exactly.
 """
 
 import threading
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward

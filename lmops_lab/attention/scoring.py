@@ -28,7 +28,7 @@ def score_labels(
     own_weight: OwnWeight = "groups",
     progress: bool = False,
 ) -> LabelScores:
-    """log P(label | context, query) of every label, summed over the label's tokens.
+    """Compute log P(label | context, query) of every label, summed over the label's tokens.
 
     Args:
         queries: token ids of each query, without the context.

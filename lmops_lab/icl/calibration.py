@@ -13,7 +13,7 @@ Scores = NDArray[np.floating]
 
 
 def raw(scores: Scores, content_free: Scores) -> Scores:
-    """log p(label | query), normalised over the labels. No calibration."""
+    """Return log p(label | query), normalised over the labels. No calibration."""
     del content_free
     return log_softmax(scores, axis=-1)
 
@@ -49,11 +49,13 @@ def calibrate(name: str, scores: Scores, content_free: Scores) -> Scores:
     for what, array in (("scores", scores), ("content-free scores", content_free)):
         if not np.isfinite(array).all():
             row, label = np.argwhere(~np.isfinite(array))[0]
-            raise ValueError(f"{what} hold {array[row, label]} at row {row}, label {label}; score them again in float32")
+            raise ValueError(
+                f"{what} hold {array[row, label]} at row {row}, label {label}; score them again in float32"
+            )
     return CALIBRATIONS[name](np.asarray(scores, float), np.asarray(content_free, float))
 
 
 def _log_mean(scores: Scores) -> Scores:
-    """log of the mean label probability over the rows: [labels]."""
+    """Log of the mean label probability over the rows: [labels]."""
     logs = log_softmax(scores, axis=-1)
     return logsumexp(logs, axis=0) - np.log(len(logs))

@@ -128,6 +128,8 @@ class ICLCurve:
         Returns:
             Names of the files and where they are.
         """
+        from lmops_lab.icl.figure import write_figure
+
         folder = Path(folder)
         paths = {name: folder / name for name in ("results.parquet", "summary.parquet", "manifest.json")}
         for name, frame in (("results.parquet", self.to_long_frame()), ("summary.parquet", self.to_frame())):
@@ -137,7 +139,7 @@ class ICLCurve:
         for suffix in ("png", "svg"):
             paths[f"curve.{suffix}"] = folder / f"curve.{suffix}"
             with atomic_file(paths[f"curve.{suffix}"]) as temporary:
-                figure.savefig(temporary, format=suffix, bbox_inches="tight")
+                write_figure(figure, temporary, suffix)
         manifest = {
             "about": dict(self.about),
             "labels": list(self.labels),
@@ -162,7 +164,9 @@ class ICLCurve:
 
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
-            raise FileNotFoundError(f"{str(folder)!r} holds no saved curve (manifest.json); run icl_curve(...).save there")
+            raise FileNotFoundError(
+                f"{str(folder)!r} holds no saved curve (manifest.json); run icl_curve(...).save there"
+            )
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         labels = tuple(manifest["labels"])
         long = pq.read_table(folder / "results.parquet").to_pandas()
@@ -176,7 +180,9 @@ class ICLCurve:
             gold = np.array([labels.index(g) for g in first["gold"][real]], dtype=np.int64)
             spent = Cost(**{name: cost[name] for name in Cost.__dataclass_fields__})
             asked = first["query"].to_numpy()[real]
-            cells.append(Cell(**key, scores=scores[real], content_free=scores[~real], gold=gold, queries=asked, cost=spent))
+            cells.append(
+                Cell(**key, scores=scores[real], content_free=scores[~real], gold=gold, queries=asked, cost=spent)
+            )
         return cls(tuple(cells), labels, manifest["about"], tuple(tuple(s) for s in manifest["skipped"]))
 
     def _at(self, method: str, k: int) -> list[Cell]:

@@ -8,9 +8,9 @@ from lmops_lab.icl.tasks import Example
 
 
 def draw_demonstrations(examples: Sequence[Example], k: int, seed: int, *, balanced: bool = True) -> list[Example]:
-    """k distinct examples in random order, reproducible from the seed.
+    """Draw k distinct examples in random order, reproducible from the seed.
 
-    Nested: the draw for a smaller k with the same seed is a prefix of this one, so curves over k compare like with like.
+    Nested: the draw for a smaller k with the same seed is a prefix of this one, so a curve compares like with like.
     Balanced draws go round by round, one example of every label in a new random order each round; any k then holds the
     labels as evenly as whole numbers allow.
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -41,7 +41,7 @@ class _Plan:
 
     def config(self, method: str, k: int, seed: int) -> dict[str, Any]:
         """Everything a cell's scores depend on."""
-        shared = {"model": self.lm.fingerprint, "task": self.prompts.task.fingerprint, "bos": self.bos}
+        shared: dict[str, Any] = {"model": self.lm.fingerprint, "task": self.prompts.task.fingerprint, "bos": self.bos}
         shared |= {"queries": list(self.queries), "method": method, "k": k}
         if method == ZERO_SHOT:
             return shared
@@ -98,9 +98,8 @@ def icl_curve(
     skipped: dict[tuple[str, int], str] = {}
     with tqdm(total=total, desc=f"{task.name} curve", unit="point", disable=not progress) as bar:
         try:
-            for cell in _run(plan, store, cache, skipped, progress):
+            for cell in _run(plan, store, cache, skipped, bar):
                 cells.append(cell)
-                bar.set_postfix_str(f"{cell.method} k={cell.k} seed={cell.seed}")
                 bar.update()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{len(cells)} finished points are kept in {store.folder}; call again to continue")
@@ -183,7 +182,7 @@ def _plan(
 
 
 def _run(
-    plan: _Plan, store: CellStore, cache: GroupCache | None, skipped: dict[tuple[str, int], str], progress: bool
+    plan: _Plan, store: CellStore, cache: GroupCache | None, skipped: dict[tuple[str, int], str], bar: "tqdm[NoReturn]"
 ) -> Iterator[Cell]:
     """Yield every cell, from disk where it is finished; contexts are encoded only for seeds with missing cells."""
     positive = [k for k in plan.ks if k > 0]
@@ -193,7 +192,7 @@ def _run(
         if cell is None:
             spent = _Timer()
             context = empty_context(plan.lm, plan.bos)
-            cell = _score(plan, ZERO_SHOT, 0, 0, context, spent.seconds(), 0, progress)
+            cell = _score(plan, ZERO_SHOT, 0, 0, context, spent.seconds(), 0)
             store.write(name, cell, plan.config(ZERO_SHOT, 0, 0))
         yield cell
     for seed in plan.seeds:
@@ -202,12 +201,15 @@ def _run(
             found = {k: store.read(name) for k, name in names.items()}
             missing = [k for k in positive if found[k] is None]
             yield from (cell for cell in found.values() if cell is not None)
+            if missing:
+                bar.set_postfix_str(f"encoding, {method}, seed {seed}")
             contexts = _structured if method == "structured" else _sequential
-            for k, context, encode_s, hits in contexts(plan, seed, missing, cache, progress) if missing else ():
+            for k, context, encode_s, hits in contexts(plan, seed, missing, cache) if missing else ():
                 if context is None:
                     skipped[method, k] = f"the prompt passes the model's {plan.lm.context_length} positions"
                     continue
-                cell = _score(plan, method, k, seed, context, encode_s, hits, progress)
+                bar.set_postfix_str(f"scoring, {method}, seed {seed}, k = {k}")
+                cell = _score(plan, method, k, seed, context, encode_s, hits)
                 store.write(names[k], cell, plan.config(method, k, seed))
                 yield cell
 
@@ -215,9 +217,7 @@ def _run(
 _Made = tuple[int, GroupedContext | None, float, int]  # k, context, seconds to encode, groups read from the cache
 
 
-def _structured(
-    plan: _Plan, seed: int, ks: Sequence[int], cache: GroupCache | None, progress: bool
-) -> Iterator[_Made]:
+def _structured(plan: _Plan, seed: int, ks: Sequence[int], cache: GroupCache | None) -> Iterator[_Made]:
     """Contexts of grouped demonstrations.
 
     Up to one group, the prompt is an ordinary few-shot prompt and is aligned as such. Beyond, all k share full groups;
@@ -229,22 +229,20 @@ def _structured(
     )
     size = plan.group_size
     for k in (k for k in ks if k <= size):
-        yield (k, *_encode(plan, [tokens[:k]], cache, progress))
+        yield (k, *_encode(plan, [tokens[:k]], cache))
     many = [k for k in ks if k > size]
     if not many:
         return
     full = group_by_count(tokens[: largest - largest % size], size)
     rests = {k: tokens[k - k % size : k] for k in sorted({largest, *many}, reverse=True) if k % size}
-    pool, encode_s, hits = _encode(plan, [*full, *rests.values()], cache, progress)
+    pool, encode_s, hits = _encode(plan, [*full, *rests.values()], cache)
     place = {k: len(full) + i for i, k in enumerate(rests)}
     for k in many:
         groups = [*range(k // size), *([place[k]] if k in place else [])]
         yield k, pool.subset(groups), encode_s, hits
 
 
-def _sequential(
-    plan: _Plan, seed: int, ks: Sequence[int], cache: GroupCache | None, progress: bool
-) -> Iterator[_Made]:
+def _sequential(plan: _Plan, seed: int, ks: Sequence[int], cache: GroupCache | None) -> Iterator[_Made]:
     """One long prompt, cut back to every k that leaves room for the queries."""
     tokens = plan.prompts.demonstrations(
         draw_demonstrations(plan.prompts.task.train, max(ks), seed, balanced=plan.balanced)
@@ -256,14 +254,14 @@ def _sequential(
     yield from ((k, None, 0.0, 0) for k in ks if k not in fitting)
     if not fitting:
         return
-    whole, encode_s, hits = _encode(plan, [tokens[: max(fitting)]], cache, progress)
+    whole, encode_s, hits = _encode(plan, [tokens[: max(fitting)]], cache)
     begin = whole.group_tokens[0] - int(ends[max(fitting) - 1])  # the BOS token of the policy "group"
     for k in fitting:
         yield k, whole.cut(int(ends[k - 1]) + begin, k), encode_s, hits
 
 
 def _encode(
-    plan: _Plan, groups: Sequence[Sequence[Tokens]], cache: GroupCache | None, progress: bool
+    plan: _Plan, groups: Sequence[Sequence[Tokens]], cache: GroupCache | None
 ) -> tuple[GroupedContext, float, int]:
     spent, hits = _Timer(), cache.hits if cache else 0
     context = encode_token_groups(
@@ -273,7 +271,7 @@ def _encode(
         prefix=plan.lm.bos_tokens(plan.bos),
         model_name=plan.lm.fingerprint,
         cache=cache,
-        progress=progress,
+        progress=False,
     )
     return context, spent.seconds(), (cache.hits if cache else 0) - hits
 
@@ -286,7 +284,6 @@ def _score(
     context: GroupedContext | None,
     encode_s: float,
     hits: int,
-    progress: bool,
 ) -> Cell:
     task, prompts = plan.prompts.task, plan.prompts
     examples = [task.test[i] for i in plan.queries]
@@ -297,7 +294,6 @@ def _score(
         list(prompts.labels),
         context=context,
         own_weight=plan.own_weight if method == "structured" else 1.0,
-        progress=progress,
     ).numpy()
     cost = Cost(
         encode_s=encode_s,

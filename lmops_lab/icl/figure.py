@@ -1,5 +1,6 @@
 """The accuracy curve as a figure for a page or a talk."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def plot_curve(
         methods = [m for m in dict.fromkeys(m for m, _ in curve.points()) if m != ZERO_SHOT]
         ends: list[tuple[float, float, str, str]] = []
         for index, method in enumerate(methods):
-            colour = f"C{index}"
+            colour = mpl.colors.to_hex(f"C{index}")  # now: outside this block the cycle is another one
             of_method = [k for m, k in curve.points() if m == method]
             x = [_place(k, ks) for k in of_method]
             estimates = [curve.accuracy(method, k, calibration) for k in of_method]
@@ -63,7 +64,7 @@ def plot_curve(
         )  # fmt: skip
         axes.set_xticks([_place(k, ks) for k in ks], [f"{k:,}" for k in ks])
         axes.minorticks_off()
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set_xlabel("demonstrations in context (log scale, with a place for 0)")
         axes.set_ylabel("accuracy")
         axes.set_title(title or f"In-context learning on “{curve.about['task_name']}”")
@@ -72,6 +73,21 @@ def plot_curve(
             fontsize=9, color="#555555",
         )  # fmt: skip
     return figure
+
+
+def write_figure(figure: Figure, target: Path | io.BytesIO, suffix: str) -> None:
+    """Draw a figure to a PNG or SVG file or stream; the same figure gives the same bytes."""
+    with mpl.rc_context(fname=STYLE):
+        metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+        figure.savefig(target, format=suffix, bbox_inches="tight", metadata=metadata)
+
+
+def figure_as_svg(figure: Figure) -> str:
+    """A figure as one `<svg>` element for a page."""
+    stream = io.BytesIO()
+    write_figure(figure, stream, "svg")
+    text = stream.getvalue().decode()
+    return text[text.index("<svg") :]
 
 
 def _place(k: int, ks: Sequence[int]) -> float:

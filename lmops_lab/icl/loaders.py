@@ -1,4 +1,4 @@
-"""Read labelled rows from JSONL, CSV and Parquet files and from the `datasets` library, saying where a row came from."""
+"""Read labelled rows from JSONL, CSV and Parquet files and from `datasets`, each with the place it came from."""
 
 import csv
 import json
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 Rows = list[tuple[str, Mapping[str, Any]]]
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -50,13 +50,13 @@ def read_rows(path: Path) -> Rows:
         elif path.suffix == ".csv":
             rows = _read_csv(path)
         elif path.suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path)
+            table = pq.read_table(path)
             rows = [(f"{path.name} row {i}", row) for i, row in enumerate(table.to_pylist(), 1)]
         else:
             raise ValueError(f"{path.name} has suffix {path.suffix!r}; readable are {', '.join(SUFFIXES)}")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not UTF-8 text ({error}); save it as UTF-8") from error
-    except pyarrow.ArrowException as error:
+    except pa.ArrowException as error:
         raise ValueError(f"{path.name} is not a readable Parquet file ({error})") from error
     if not rows:
         raise ValueError(f"{path.name} holds no rows")
@@ -74,7 +74,9 @@ def _read_jsonl(path: Path) -> Rows:
             except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{path.name} line {number} is not JSON ({error}): {line.strip()[:80]!r}") from error
             if not isinstance(row, dict):
-                raise ValueError(f"{path.name} line {number} is a {type(row).__name__}, not an object: {line[:80]!r}")
+                raise ValueError(  # noqa: TRY004
+                    f"{path.name} line {number} is a {type(row).__name__}, not an object: {line[:80]!r}"
+                )
             rows.append((f"{path.name} line {number}", row))
     return rows
 
@@ -115,7 +117,7 @@ def load_hub_splits(name: str, config: str | None = None) -> dict[str, Rows]:
     return {str(split): _dataset_rows(data, f"{name} {split}") for split, data in loaded.items()}
 
 
-def _dataset_rows(data: Any, where: str) -> Rows:  # noqa: ANN401  (datasets.Dataset, imported late)
+def _dataset_rows(data: Any, where: str) -> Rows:  # a datasets.Dataset, imported late
     names = {column: f.names for column, f in data.features.items() if hasattr(f, "names")}
     rows: Rows = []
     for number, row in enumerate(data, 1):

@@ -37,9 +37,13 @@ class PromptTokens:
             joined = lm.tokens(f"{anchor} {word}")
             tokens = tuple(joined[len(before) :])
             if joined[: len(before)] != before or not tokens:
-                raise ValueError(f"the tokenizer merges label {word!r} into the template {task.template!r}; end it in ':'")
+                raise ValueError(
+                    f"the tokenizer merges label {word!r} into the template {task.template!r}; end it in ':'"
+                )
             if tokens in labels:
-                raise ValueError(f"labels {labels[tokens]!r} and {word!r} have the same tokens {tokens}; make them differ")
+                raise ValueError(
+                    f"labels {labels[tokens]!r} and {word!r} have the same tokens {tokens}; make them differ"
+                )
             labels[tokens] = word
         return cls(lm, task, tuple(labels), tuple(lm.tokens(task.separator)))
 

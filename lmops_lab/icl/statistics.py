@@ -46,7 +46,9 @@ def paired_difference(left: Correct, right: Correct, *, level: float = 0.95, see
     _check(left)
     _check(right)
     if left.shape[1] != right.shape[1] or (1 not in (len(left), len(right)) and len(left) != len(right)):
-        raise ValueError(f"cannot pair accuracies of shapes {left.shape} and {right.shape}; use the same queries and seeds")
+        raise ValueError(
+            f"cannot pair accuracies of shapes {left.shape} and {right.shape}; use the same queries and seeds"
+        )
     difference = left.astype(float) - right.astype(float)  # [seeds, queries]
     return Interval(float(difference.mean()), *_bounds(_resampled_means(difference, seed), level))
 

@@ -113,7 +113,9 @@ def template_fields(template: str) -> list[str]:
     except ValueError as error:
         raise ValueError(f"template {template!r} cannot be read ({error}); write fields as {{text}}") from error
     if not fields or not all(name.isidentifier() for name in fields):
-        raise ValueError(f"template {template!r} has fields {fields}; it needs at least one plain name such as {{text}}")
+        raise ValueError(
+            f"template {template!r} has fields {fields}; it needs at least one plain name such as {{text}}"
+        )
     return list(dict.fromkeys(fields))
 
 
@@ -126,9 +128,7 @@ class _Embedded:
 EMBEDDED_TASKS = {
     "reviews": _Embedded("Review: {text}\nSentiment:", ("negative", "positive")),
     "headlines": _Embedded("Headline: {text}\nSection:", ("politics", "business", "sports", "science")),
-    "questions": _Embedded(
-        "Question: {text}\nAnswer type:", ("person", "place", "time", "number", "reason", "method")
-    ),
+    "questions": _Embedded("Question: {text}\nAnswer type:", ("person", "place", "time", "number", "reason", "method")),
 }
 
 
@@ -161,7 +161,9 @@ def load_task(
     if name in EMBEDDED_TASKS:
         embedded = EMBEDDED_TASKS[name]
         folder = resources.files("lmops_lab.data")
-        splits = load_local_splits([(split, Path(str(folder / f"{name}_{split}.jsonl"))) for split in ("train", "test")])
+        splits = load_local_splits(
+            [(split, Path(str(folder / f"{name}_{split}.jsonl"))) for split in ("train", "test")]
+        )
         template, labels = template or embedded.template, labels or embedded.labels
     elif Path(name).expanduser().exists():
         splits = load_local_splits(Path(name).expanduser())
@@ -188,7 +190,9 @@ def load_task(
 
 def _split(splits: Mapping[str, Rows], split: str, name: str) -> Rows:
     if split not in splits:
-        raise ValueError(f"{name!r} has no split {split!r}; it has {sorted(splits)}: name one as train_split/test_split")
+        raise ValueError(
+            f"{name!r} has no split {split!r}; it has {sorted(splits)}: name one as train_split/test_split"
+        )
     return splits[split]
 
 

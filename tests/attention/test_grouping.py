@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def test_by_tokens_keeps_whole_demonstrations_within_the_budget(demonstrations, 
     groups = group_by_tokens(demonstrations, budget)
     assert [d for group in groups for d in group] == demonstrations
     assert all(sum(map(len, group)) <= budget for group in groups)
-    for left, right in zip(groups, groups[1:], strict=False):  # no group ends while the next one would still fit
+    for left, right in pairwise(groups):  # no group ends while the next one would still fit
         assert sum(map(len, left)) + len(right[0]) > budget
 
 

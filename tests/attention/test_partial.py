@@ -38,7 +38,9 @@ def test_merge_is_the_softmax_over_repeated_columns(generator, weight):
 
 def test_log_weight_is_an_additive_mask(generator):
     query, k1, v1, k2, v2 = tensors(generator, (1, 2, 5, 8), *[(1, 2, 11, 8)] * 2, *[(1, 2, 5, 8)] * 2)
-    mask = torch.cat([torch.zeros(1, 1, 5, 11), causal_mask(5, 5, dtype=torch.float64, device="cpu") + math.log(4.5)], 3)
+    mask = torch.cat(
+        [torch.zeros(1, 1, 5, 11), causal_mask(5, 5, dtype=torch.float64, device="cpu") + math.log(4.5)], 3
+    )
     oracle, lse = attend_plainly(query, torch.cat([k1, k2], 2), torch.cat([v1, v2], 2), scale=0.3, mask=mask.double())
     own = attend_plainly(query, k2, v2, scale=0.3, causal=True)
     out, merged = merge_parts(attend_plainly(query, k1, v1, scale=0.3), own, math.log(4.5))

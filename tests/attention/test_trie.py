@@ -35,7 +35,11 @@ def test_paths_spell_the_labels_and_nodes_see_their_ancestors_only(labels):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([[1]], "at least 2 labels"), ([[1], []], "label 1 has no tokens"), ([[1], [2], [1]], "labels 0 and 2 have the same")],
+    [
+        ([[1]], "at least 2 labels"),
+        ([[1], []], "label 1 has no tokens"),
+        ([[1], [2], [1]], "labels 0 and 2 have the same"),
+    ],
 )
 def test_bad_labels(labels, message):
     with pytest.raises(ValueError, match=message):

@@ -21,7 +21,9 @@ KS = [0, 2, 4, 7, 8]
 def task():
     rng = np.random.default_rng(0)
     examples = [
-        Example({"text": "".join(rng.choice(list("abcdefgh "), 6))}, label) for _ in range(40) for label in ("no", "yes")
+        Example({"text": "".join(rng.choice(list("abcdefgh "), 6))}, label)
+        for _ in range(40)
+        for label in ("no", "yes")
     ]
     return Task("letters", "{text}:", {"no": "no", "yes": "yes indeed"}, examples[:40], examples[40:], "\n")
 

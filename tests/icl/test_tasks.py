@@ -108,9 +108,13 @@ def test_real_data(real_data):
 
 
 def test_a_datasets_dataset_keeps_its_own_label_order(tmp_path):
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["NUM", "DESC"])})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["NUM", "DESC"])}
+    )
     for split, n in (("train", 8), ("test", 4)):
-        data = datasets.Dataset.from_dict({"text": [f"q{i}" for i in range(n)], "label": [i % 2 for i in range(n)]}, features)
+        data = datasets.Dataset.from_dict(
+            {"text": [f"q{i}" for i in range(n)], "label": [i % 2 for i in range(n)]}, features
+        )
         data.to_parquet(tmp_path / "set" / f"{split}.parquet")
     from lmops_lab.icl.loaders import load_hub_splits
 
@@ -182,7 +186,10 @@ def test_missing_split(tmp_path, write_jsonl):
         ({"template": "{text}: "}, "ends in white space"),
         ({"verbalizer": {"a": "x"}}, "has 1 labels"),
         ({"verbalizer": {"a": "x", "b": "x"}}, "stands twice"),
-        ({"verbalizer": {"c": "x", "d": "y"}}, "train example 0 of task 't' has label 'a', which is not in the verbalizer"),
+        (
+            {"verbalizer": {"c": "x", "d": "y"}},
+            "train example 0 of task 't' has label 'a', which is not in the verbalizer",
+        ),
         ({"train": ()}, "has no train examples"),
         ({"test": (Example({"other": "1"}, "a"),)}, r"test example 0 of task 't' lacks \['text'\]"),
     ],

