@@ -40,8 +40,8 @@ class ICLCurveExplorer(ipw.VBox):
         if change is None or change["owner"] is self.calibration:  # type: ignore[index]
             self.figure.value = _sized(figure_as_svg(self._curve.plot(self.calibration.value)), 720)
         gap = self._curve.difference(self.left.value, self.right.value, self.calibration.value)
-        left, right = self.left.label, self.right.label
-        self.difference.value = f"<b>{html.escape(left)}</b> minus <b>{html.escape(right)}</b>: {verdict(gap)}."
+        left, right = (html.escape(str(menu.label)) for menu in (self.left, self.right))
+        self.difference.value = f"<b>{left}</b> minus <b>{right}</b>: {verdict(gap)}."
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
