@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lmops_lab.attention.context import GroupedContext
-from lmops_lab.attention.partial import Part, attend, causal_mask, merge_parts
+from lmops_lab.attention.partial import Part, attend, attend_shared, causal_mask, merge_parts
 from lmops_lab.shapes import Heads, KeyValues, OwnMask
 
 NAME = "lmops_grouped"
@@ -124,22 +124,3 @@ def _attend_own(query: Heads, key: KeyValues, value: KeyValues, scale: float, ma
     # Later steps of a generation: the own keys of earlier steps come from the model's cache.
     late = None if tokens == 1 else causal_mask(tokens, keys, dtype=query.dtype, device=query.device)
     return attend(query, key, value, scale=scale, mask=late)
-
-
-def attend_shared(query: Heads, key: Tensor, value: Tensor, *, scale: float) -> Part:
-    """Attention of a whole batch to one set of keys, read once for all rows and query heads.
-
-    The rows and the G = H / K heads that share a key/value head are folded into the query length, so neither the batch
-    nor grouped-query attention ever copies a key.
-
-    Shapes: query [B, H, T, D]; key, value [K, C, D]; returns out [B, H, T, D], lse [B, H, T].
-    """
-    batch, heads, tokens, dim = query.shape
-    kv_heads = key.shape[0]
-    per_kv = heads // kv_heads
-    folded = query.reshape(batch, kv_heads, per_kv, tokens, dim).permute(1, 2, 0, 3, 4)  # [K, G, B, T, D]
-    folded = folded.reshape(1, kv_heads, per_kv * batch * tokens, dim)  # [1, K, G*B*T, D]
-    out, lse = attend(folded, key.unsqueeze(0), value.unsqueeze(0), scale=scale)
-    out = out.reshape(kv_heads, per_kv, batch, tokens, dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
-    lse = lse.reshape(kv_heads, per_kv, batch, tokens).permute(2, 0, 1, 3)  # [B, K, G, T]
-    return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)

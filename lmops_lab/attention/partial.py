@@ -14,14 +14,16 @@ import functools
 import math
 
 import torch
-from torch import Tensor
 
-from lmops_lab.shapes import Heads, KeyValues, LogSumExp, OwnMask
+from lmops_lab.shapes import ContextKeys, Heads, KeyValues, LogSumExp, OwnMask
 
 Part = tuple[Heads, LogSumExp]
 
-# Rows of the score matrix that the plain fallback holds at once: 4096 x 4096 float32 is 64 MiB a head.
+# Keys that the plain fallback scores at once: 512 rows of 4096 float32 scores are 8 MiB a head.
 _FALLBACK_KEYS = 4096
+
+# Own tokens above which causal attention goes in blocks on a CPU (20 % faster at 500 tokens), and up to which it pays.
+_BLOCK, _LONGEST_IN_BLOCKS = 192, 2048
 
 
 def merge_parts(left: Part, right: Part, log_weight: float = 0.0) -> Part:
@@ -56,12 +58,58 @@ def attend(
         out [B, H, T, D] in the query's dtype; lse [B, H, T] in nats, float32 (float64 for float64 inputs).
     """
     if query.device.type == "cpu" and _flash_for_cpu_works(query.dtype):
+        if causal and _BLOCK < query.shape[2] <= _LONGEST_IN_BLOCKS:
+            return _attend_causal_blocks(query, key, value, scale)
         additive = None if mask is None else mask.to(query.dtype)
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, attn_mask=additive, scale=scale
-        )
-        return out, lse
+        return _flash_for_cpu(query, key, value, scale=scale, causal=causal, mask=additive)
     return attend_plainly(query, key, value, scale=scale, causal=causal, mask=mask)
+
+
+def attend_shared(query: Heads, key: ContextKeys, value: ContextKeys, *, scale: float) -> Part:
+    """Attention of a whole batch to one set of keys, read once for all rows and query heads.
+
+    The rows and the G = H / K heads that share a key/value head are folded into the query length, so neither the batch
+    nor grouped-query attention ever copies a key.
+
+    Shapes: query [B, H, T, D]; key, value [K, C, D]; returns out [B, H, T, D], lse [B, H, T].
+    """
+    batch, heads, tokens, dim = query.shape
+    kv_heads = key.shape[0]
+    per_kv = heads // kv_heads
+    folded = query.reshape(batch, kv_heads, per_kv, tokens, dim).permute(1, 2, 0, 3, 4)  # [K, G, B, T, D]
+    folded = folded.reshape(1, kv_heads, per_kv * batch * tokens, dim)  # [1, K, G*B*T, D]
+    out, lse = attend(folded, key.unsqueeze(0), value.unsqueeze(0), scale=scale)
+    out = out.reshape(kv_heads, per_kv, batch, tokens, dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
+    lse = lse.reshape(kv_heads, per_kv, batch, tokens).permute(2, 0, 1, 3)  # [B, K, G, T]
+    return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
+
+
+def _attend_causal_blocks(query: Heads, key: KeyValues, value: KeyValues, scale: float) -> Part:
+    """Causal attention as full attention to all earlier blocks, merged with causal attention inside each block.
+
+    The CPU kernel computes whole tiles on the diagonal and throws half away; smaller diagonal blocks throw away less.
+    """
+    tokens = query.shape[2]
+    outs, lses = [], []
+    for start in range(0, tokens, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, tokens))
+        block = query[:, :, rows]
+        part = _flash_for_cpu(block, key[:, :, rows], value[:, :, rows], scale=scale, causal=True)
+        if start:
+            before = _flash_for_cpu(block, key[:, :, :start], value[:, :, :start], scale=scale)
+            part = merge_parts(before, part)
+        outs.append(part[0])
+        lses.append(part[1])
+    return torch.cat(outs, dim=2), torch.cat(lses, dim=2)
+
+
+def _flash_for_cpu(
+    query: Heads, key: KeyValues, value: KeyValues, *, scale: float, causal: bool = False, mask: OwnMask | None = None
+) -> Part:
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, attn_mask=mask, scale=scale
+    )
+    return out, lse
 
 
 def attend_plainly(
@@ -108,13 +156,11 @@ def _flash_for_cpu_works(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, n, 40, 16, generator=generator).to(dtype) for n in (4, 2, 2))
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    mask = causal_mask(40, 40, dtype=dtype, device="cpu")
     try:
-        for options in ({"causal": True}, {"mask": causal_mask(40, 40, dtype=dtype, device=torch.device("cpu"))}, {}):
-            causal, mask = bool(options.get("causal", False)), options.get("mask")
-            fast: tuple[Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query, key, value, 0.0, causal, attn_mask=mask, scale=0.25
-            )
-            slow = attend_plainly(query, key, value, scale=0.25, **options)  # type: ignore[arg-type]
+        for causal, additive in ((True, None), (False, mask), (False, None)):
+            fast = _flash_for_cpu(query, key, value, scale=0.25, causal=causal, mask=additive)
+            slow = attend_plainly(query, key, value, scale=0.25, causal=causal, mask=additive)
             if not all(torch.allclose(f.float(), s.float(), atol=tolerance) for f, s in zip(fast, slow, strict=True)):
                 return False
     except (AttributeError, RuntimeError):

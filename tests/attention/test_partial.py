@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from lmops_lab.attention import partial
-from lmops_lab.attention.hook import attend_shared
-from lmops_lab.attention.partial import attend, attend_plainly, causal_mask, merge_parts
+from lmops_lab.attention.partial import attend, attend_plainly, attend_shared, causal_mask, merge_parts
 
 
 def tensors(generator, *shapes, dtype=torch.float64):
@@ -87,6 +86,15 @@ def test_extreme_logits_stay_finite(generator, size):
     out, lse = merge_parts(left, right, math.log(64))
     assert torch.isfinite(out).all()
     assert torch.isfinite(lse).all()
+
+
+@pytest.mark.parametrize("tokens", [192, 193, 400, 577])
+def test_causal_attention_in_blocks(generator, tokens):
+    query, key, value = tensors(generator, (2, 6, tokens, 8), (2, 2, tokens, 8), (2, 2, tokens, 8))
+    fast = attend(query, key, value, scale=0.3, causal=True)
+    slow = attend_plainly(query, key, value, scale=0.3, causal=True)
+    for one, other in zip(fast, slow, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
 
 
 def test_falls_back_where_the_flash_kernel_is_missing(generator, monkeypatch):
