@@ -7,6 +7,8 @@ The shipped tasks, 96 demonstrations in 6 groups, the same draws and queries for
 
 import argparse
 import json
+import tempfile
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ def main() -> None:
     print(lm)
     correct: dict[tuple[str, str], list[np.ndarray]] = {}
     rows = []
+    folder = tempfile.mkdtemp(prefix="lmops-lab-")  # score anew, whatever earlier versions stored
     for name in EMBEDDED_TASKS:
         task = load_task(name)
         for policy in POLICIES:
@@ -39,6 +42,7 @@ def main() -> None:
                 seeds=options.seeds,
                 queries=options.queries,
                 bos=policy,
+                folder=folder,
             )
             row: dict[str, object] = {"task": name, "bos": policy}
             for calibration in ("raw", "batch"):
@@ -53,10 +57,10 @@ def main() -> None:
         pooled = {policy: np.concatenate(correct[policy, calibration], axis=1) for policy in POLICIES}
         for policy in POLICIES:
             figures[f"{policy}_{calibration}"] = round(float(pooled[policy].mean()), 4)
-        for policy in ("none", "group"):
-            gap = paired_difference(pooled["shared"], pooled[policy])
-            figures[f"shared_minus_{policy}_{calibration}"] = [round(value, 4) for value in gap]
-            print(f"{calibration:6} shared minus {policy:6} {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})")
+        for left, right in combinations(POLICIES, 2):
+            gap = paired_difference(pooled[left], pooled[right])
+            figures[f"{left}_minus_{right}_{calibration}"] = [round(value, 4) for value in gap]
+            print(f"{calibration:6}{left:>7} minus {right:7} {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})")
     print(json.dumps(figures))
 
 

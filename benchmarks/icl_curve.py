@@ -7,6 +7,7 @@ Needs a folder with train.jsonl and validation.jsonl (columns text and label), b
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,15 +20,16 @@ from lmops_lab.icl.reading import reading
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="../shared/data/sst2")
-    parser.add_argument("--template", default="Sentence: {text} Sentiment:")
+    parser.add_argument("--template", default="Review: {text}\nSentiment:")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--k", type=json.loads, default=[0, 16, 128, 1000], help="as JSON, such as [0,16]")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--group-size", type=int, default=16)
-    parser.add_argument("--bos", default="shared")
+    parser.add_argument("--group-size", type=int, default=32)
+    parser.add_argument("--bos", default="none")
     parser.add_argument("--own-weight", type=lambda text: text if text.isalpha() or "_" in text else float(text))
-    parser.add_argument("--folder", type=Path, help="keep finished points here")
+    parser.add_argument("--folder", type=Path, help="keep finished points here (default: a fresh folder)")
+    parser.add_argument("--cache", type=Path, help="keep encoded groups here (default: nowhere)")
     options = parser.parse_args()
 
     lm = load_model()
@@ -44,8 +46,8 @@ def main() -> None:
         group_size=options.group_size,
         bos=options.bos,
         own_weight=options.own_weight or "groups",
-        folder=options.folder,
-        cache=GroupCache(),
+        folder=options.folder or Path(tempfile.mkdtemp(prefix="lmops-lab-")),
+        cache=GroupCache(options.cache) if options.cache else None,
     )
     seconds = time.perf_counter() - start
     frame = curve.to_frame()

@@ -8,7 +8,7 @@ from pathlib import Path
 from papermill.exceptions import PapermillExecutionError
 
 from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook
-from lmops_lab.runs.parameters import parse_value, read_parameters
+from lmops_lab.runs.parameters import check_parameters, parse_value, read_parameters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         notebook = find_notebook(options.notebook)
         if options.command == "parameters":
-            for name, value in read_parameters(notebook).items():
-                print(f"{name} = {value!r}")
+            for name, parameter in read_parameters(notebook).items():
+                print(f"{name} = {parameter.default!r}")
             return 0
         given = dict(_parse(text) for text in options.parameter)
-        folder = options.folder or next_folder(Path("runs"), notebook)
+        check_parameters(read_parameters(notebook), given)
+        folder = options.folder or next_folder(Path("runs"), notebook, given)
         done = run_notebook(notebook, given, folder, progress=not options.quiet)
     except (ValueError, FileNotFoundError) as error:
         print(f"lmops-lab: {error}", file=sys.stderr)

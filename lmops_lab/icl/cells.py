@@ -22,7 +22,7 @@ class Cost:
     """What one point took.
 
     Attributes:
-        encode_s: seconds to encode all demonstrations of the context this point was cut from (0 if read from disk).
+        encode_s: seconds to encode, or to read from the cache, the context that this point is cut from.
         score_s: seconds to score its queries.
         context_tokens: tokens a query could attend to.
         kv_bytes: bytes of keys and values.

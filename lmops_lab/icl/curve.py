@@ -106,15 +106,22 @@ class ICLCurve:
         """One row per method, k, seed, query and label: the stored log-probabilities (nats)."""
         frames = []
         for cell in self.cells:
-            scores = pd.DataFrame(cell.scores, columns=list(self.labels))
-            scores.insert(0, "query", cell.queries)
-            scores.insert(1, "gold", [self.labels[i] for i in cell.gold])
-            free = pd.DataFrame(cell.content_free, columns=list(self.labels)).assign(query=-1, gold="")
-            both = pd.concat([scores, free[scores.columns]], ignore_index=True)
-            both = both.melt(["query", "gold"], var_name="label", value_name="log_probability")
-            frames.append(both.assign(method=cell.method, k=cell.k, seed=cell.seed))
-        order = ["method", "k", "seed", "query", "gold", "label", "log_probability"]
-        return pd.concat(frames, ignore_index=True)[order]
+            scores = np.concatenate([cell.scores, cell.content_free])  # content-free rows have query -1
+            free, labels = len(cell.content_free), len(self.labels)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "method": cell.method,
+                        "k": cell.k,
+                        "seed": cell.seed,
+                        "query": np.repeat(np.concatenate([cell.queries, np.full(free, -1)]), labels),
+                        "gold": np.repeat([*(self.labels[i] for i in cell.gold), *[""] * free], labels),
+                        "label": np.tile(self.labels, len(scores)),
+                        "log_probability": scores.ravel(),
+                    }
+                )
+            )
+        return pd.concat(frames, ignore_index=True)
 
     def plot(self, calibration: str = "batch", **options: Any) -> "Figure":
         """The curve as a matplotlib figure (see `lmops_lab.icl.figure.plot_curve`)."""

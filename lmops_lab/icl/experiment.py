@@ -1,8 +1,10 @@
 """Run the points of an accuracy curve: draw, encode once, score against subsets, keep every finished point."""
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,7 +44,7 @@ class _Plan:
     def config(self, method: str, k: int, seed: int) -> dict[str, Any]:
         """Everything a cell's scores depend on."""
         shared: dict[str, Any] = {"model": self.lm.fingerprint, "task": self.prompts.task.fingerprint, "bos": self.bos}
-        shared |= {"queries": list(self.queries), "method": method, "k": k}
+        shared |= {"queries": list(self.queries), "method": method, "k": k, "versions": _versions()}
         if method == ZERO_SHOT:
             return shared
         shared |= {"seed": seed, "balanced": self.balanced}
@@ -61,7 +63,7 @@ def icl_curve(
     seeds: int | Sequence[int] = 3,
     queries: int = 200,
     group_size: int = 16,
-    bos: BosPolicy = "shared",
+    bos: BosPolicy = "none",
     own_weight: OwnWeight = "groups",
     balanced: bool = True,
     folder: Path | str | None = None,
@@ -81,7 +83,8 @@ def icl_curve(
             listed in `curve.skipped`.
         seeds: how many draws (1, 2, ...), or the seeds themselves.
         queries: how many test examples are asked.
-        group_size: demonstrations a group.
+        group_size: demonstrations a group. Groups end where the longest group of the largest k ends, so a point beyond
+            one group can shift in its last digits with the largest k.
         bos: where the BOS token sits (see `encode_groups`).
         own_weight: weight of the query's own attention ("groups": M).
         balanced: draw every label equally often.
@@ -104,6 +107,8 @@ def icl_curve(
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{len(cells)} finished points are kept in {store.folder}; call again to continue")
             raise
+    if not cells:
+        raise ValueError(f"no point can be run: {skipped}; use a smaller k or a structured method")
     order = {method: i for i, method in enumerate((ZERO_SHOT, *plan.methods))}
     cells.sort(key=lambda cell: (order[cell.method], cell.k, cell.seed))
     about = {
@@ -142,7 +147,7 @@ def _plan(
         raise ValueError(f"methods {list(methods)}: {unknown or 'none given'}; choose among {', '.join(METHODS)}")
     if not ks or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in ks):
         raise ValueError(f"k is {list(ks)}; give one or more whole numbers from 0")
-    seeds = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(seeds)
+    seeds = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"seeds are {list(seeds)}; give at least one, each once, none below 0")
     if group_size < 1:
@@ -152,7 +157,7 @@ def _plan(
     prompts = PromptTokens.of(lm, task)
     asked = draw_queries(task.test, queries)
     longest = max(asked, key=lambda i: len(prompts.query(task.test[i])))
-    room = lm.context_length - len(prompts.query(task.test[longest])) - max(map(len, prompts.labels))
+    room = lm.context_length - _own_tokens(prompts, asked)
     if room <= 0:
         raise ValueError(f"test example {longest} alone passes the model's {lm.context_length} positions; shorten it")
     if max(ks) > 0:
@@ -179,6 +184,17 @@ def _plan(
         balanced,
         tuple(asked),
     )
+
+
+def _own_tokens(prompts: PromptTokens, asked: Sequence[int]) -> int:
+    """Positions that the longest query, content-free ones included, needs with its label."""
+    queries = [prompts.query(prompts.task.test[i]) for i in asked]
+    return max(map(len, [*queries, *prompts.content_free()])) + max(map(len, prompts.labels))
+
+
+@functools.cache
+def _versions() -> list[str]:
+    return [version(name) for name in ("lmops-lab", "torch", "transformers")]
 
 
 def _run(
@@ -248,8 +264,7 @@ def _sequential(plan: _Plan, seed: int, ks: Sequence[int], cache: GroupCache | N
         draw_demonstrations(plan.prompts.task.train, max(ks), seed, balanced=plan.balanced)
     )
     ends = np.cumsum([len(t) for t in tokens])
-    own = max(len(plan.prompts.query(plan.prompts.task.test[i])) for i in plan.queries)
-    own += max(map(len, plan.prompts.labels)) + len(plan.lm.bos_tokens(plan.bos))
+    own = _own_tokens(plan.prompts, plan.queries) + len(plan.lm.bos_tokens(plan.bos))
     fitting = [k for k in ks if ends[k - 1] + own <= plan.lm.context_length]
     yield from ((k, None, 0.0, 0) for k in ks if k not in fitting)
     if not fitting:

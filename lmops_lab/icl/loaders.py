@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 Rows = list[tuple[str, Mapping[str, Any]]]
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
-# Of a single file, every fourth row becomes a query; the others are demonstrations.
-_TEST_EVERY = 4
+# Of a single file, this share of rows (drawn with a fixed seed) becomes queries; the others are demonstrations.
+_TEST_SHARE = 0.25
 
 
 def load_local_splits(where: Path | Sequence[tuple[str, Path]]) -> dict[str, Rows]:
     """Rows by split of a file, of a folder with one file a split (train.jsonl, test.jsonl, ...), or of named files.
 
-    A single file has no splits of its own: every fourth row goes to "test", the others to "train".
+    A single file has no splits of its own: a quarter of its rows, drawn with a fixed seed, goes to "test".
 
     Raises:
         ValueError: an unknown suffix, a folder without data, a malformed row (with file and line).
@@ -30,11 +31,17 @@ def load_local_splits(where: Path | Sequence[tuple[str, Path]]) -> dict[str, Row
         files = sorted(path for path in where.iterdir() if path.suffix in SUFFIXES)
         if not files:
             raise ValueError(f"folder {str(where)!r} holds none of {', '.join(SUFFIXES)}; name files after their split")
+        stems = [path.stem for path in files]
+        twice = [path.name for path in files if stems.count(path.stem) > 1]
+        if twice:
+            raise ValueError(f"folder {str(where)!r} holds one split in several files: {twice}; keep one of them")
         return {path.stem: read_rows(path) for path in files}
     rows = read_rows(where)
+    order = np.random.default_rng(0).permutation(len(rows))
+    for_test = set(order[: round(_TEST_SHARE * len(rows))].tolist())
     return {
-        "train": [row for i, row in enumerate(rows) if i % _TEST_EVERY != _TEST_EVERY - 1],
-        "test": rows[_TEST_EVERY - 1 :: _TEST_EVERY],
+        "train": [row for i, row in enumerate(rows) if i not in for_test],
+        "test": [row for i, row in enumerate(rows) if i in for_test],
     }
 
 
@@ -100,7 +107,7 @@ def _read_csv(path: Path) -> Rows:
 
 
 def load_hub_splits(name: str, config: str | None = None) -> dict[str, Rows]:
-    """Rows by split of a `datasets` dataset; class numbers become the dataset's own label names, in its order.
+    """Rows by split of a `datasets` dataset; class numbers become the dataset's own label names.
 
     Raises:
         ValueError: the dataset cannot be found or reached.

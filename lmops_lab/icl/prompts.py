@@ -45,7 +45,11 @@ class PromptTokens:
                     f"labels {labels[tokens]!r} and {word!r} have the same tokens {tokens}; make them differ"
                 )
             labels[tokens] = word
-        return cls(lm, task, tuple(labels), tuple(lm.tokens(task.separator)))
+        labelled = f"{anchor} {next(iter(task.verbalizer.values()))}"
+        before, joined = lm.tokens(labelled), lm.tokens(labelled + task.separator)
+        whole = joined[: len(before)] == before
+        separator = joined[len(before) :] if whole else lm.tokens(task.separator)
+        return cls(lm, task, tuple(labels), tuple(separator))
 
     def query(self, example: Example) -> list[int]:
         """Tokens of a query."""
@@ -58,7 +62,8 @@ class PromptTokens:
 
     def content_free(self) -> list[list[int]]:
         """Tokens of the queries without content."""
-        return [self.lm.tokens(self.task.fill(text)) for text in CONTENT_FREE]
+        queries = [self.lm.tokens(self.task.fill(text)) for text in CONTENT_FREE]
+        return [tokens for tokens in queries if tokens]  # a template of nothing but a field leaves nothing
 
     def demonstrations(self, examples: Sequence[Example]) -> list[list[int]]:
         """Tokens of many demonstrations."""

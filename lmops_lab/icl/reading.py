@@ -21,7 +21,7 @@ def reading(curve: ICLCurve, calibration: str = "batch") -> str:
 
 
 def verdict(difference: Interval) -> str:
-    """A paired difference in words: "+12.0 points (95 % interval +8.1 to +16.0), real"."""
+    """A paired difference in words: "+12.0 points (95 % interval +8.1 to +16.0), a real difference"."""
     numbers = (
         f"{100 * difference.mean:+.1f} points (95 % interval {_signed(difference.low)} to {_signed(difference.high)})"
     )

@@ -1,5 +1,6 @@
 """Text-classification tasks: a template, label words, examples to demonstrate with and examples to ask."""
 
+import functools
 import hashlib
 import json
 import string
@@ -90,7 +91,7 @@ class Task:
         """A labelled prompt, as text."""
         return f"{self.query(example.fields)} {self.verbalizer[example.label]}{self.separator}"
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Content hash of everything that a score depends on."""
         what = [

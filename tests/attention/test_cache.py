@@ -41,7 +41,7 @@ def test_damaged_files_are_encoded_again(tiny, tmp_path):
     cache = GroupCache(tmp_path)
     context = encode(tiny, cache)
     assert (cache.hits, cache.misses) == (2, 2)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(context.keys, expected.keys, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(context.keys, expected.keys, strict=True))
     healed = GroupCache(tmp_path)
     encode(tiny, healed)
     assert healed.misses == 0

@@ -11,7 +11,7 @@ TEXTS = ["one fish\n", "two fish\n", "red fish\n", "blue fish, old fish\n", "new
 
 
 def test_exactly_k_demonstrations_are_kept(tiny):
-    context = encode_groups(tiny, TEXTS, group_size=2, progress=False)
+    context = encode_groups(tiny, TEXTS, group_size=2, bos="shared", progress=False)
     assert (context.examples, context.groups, context.group_examples) == (5, 3, (2, 2, 1))
     assert context.tokens == 1 + sum(len(tiny.tokens(text)) for text in TEXTS)  # one shared BOS
     assert context.nbytes == context.tokens * tiny.kv_bytes_per_token

@@ -117,7 +117,7 @@ def test_a_damaged_cell_is_scored_again(tiny, task, tmp_path):
 
 
 def test_settings_that_change_scores_do_not_share_cells(tiny, task, tmp_path):
-    for changes in ({}, {"own_weight": 1}, {"group_size": 2}, {"bos": "none"}, {"queries": 9}, {"balanced": False}):
+    for changes in ({}, {"own_weight": 1}, {"group_size": 2}, {"bos": "shared"}, {"queries": 9}, {"balanced": False}):
         before = len(list(tmp_path.glob("*.parquet")))
         run(tiny, task, tmp_path, methods=["structured"], k=[8], seeds=1, **changes)
         assert len(list(tmp_path.glob("*.parquet"))) == before + 1, changes
@@ -135,6 +135,26 @@ def test_sequential_stops_at_the_context_window(tiny, task, tmp_path):
     curve = run(tiny, task, tmp_path, k=[4, 40], seeds=1)
     assert curve.points() == [("structured", 4), ("structured", 40), ("sequential", 4)]
     assert curve.skipped == (("sequential", 40, "the prompt passes the model's 512 positions"),)
+
+
+def test_nothing_that_fits_is_an_error(tiny, task, tmp_path):
+    with pytest.raises(ValueError, match="no point can be run: .*sequential"):
+        run(tiny, task, tmp_path, k=[40], seeds=1, methods=["sequential"])
+
+
+def test_labels_may_have_any_name(tiny, tmp_path):
+    examples = [Example({"text": str(i)}, ("query", "gold")[i % 2]) for i in range(12)]
+    odd = Task("odd", "{text}", {"query": "query", "gold": "gold"}, examples[:6], examples[6:], "\n")
+    curve = run(tiny, odd, tmp_path, k=[0, 2], queries=6, seeds=1)
+    curve.save(tmp_path / "out")
+    pd.testing.assert_frame_equal(ICLCurve.load(tmp_path / "out").to_frame(), curve.to_frame())
+
+
+def test_an_upgrade_scores_anew(tiny, task, tmp_path, monkeypatch):
+    run(tiny, task, tmp_path, k=[0])
+    monkeypatch.setattr(experiment, "_versions", lambda: ["other"])
+    run(tiny, task, tmp_path, k=[0])
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
 
 
 def test_saving_and_loading(curve, tmp_path):

@@ -28,6 +28,19 @@ def test_intervals_cover_as_often_as_they_say():
     assert 0.92 <= covered / 300 <= 0.99
 
 
+def test_few_seeds_are_not_taken_for_their_whole_variance():
+    """With two seeds a plain resample would show half of the seeds' variance; the interval shows all of it."""
+    correct = np.zeros((2, 4000), bool)
+    correct[0, :3000] = correct[1, :2000] = True
+    interval = accuracy(correct)
+    assert interval.high - interval.low >= 2 * 1.96 * np.std([0.75, 0.5], ddof=1) / np.sqrt(2) * 0.7
+
+
+def test_all_right_is_not_certainty():
+    interval = accuracy(np.ones((3, 40), bool))
+    assert interval.low < 0.95
+
+
 _DRAWS = np.random.default_rng(2).normal(0, np.hypot(0.25, 1.0), 2_000_000)
 TRUE = float((1 / (1 + np.exp(-0.8 - _DRAWS))).mean())
 

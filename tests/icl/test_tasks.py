@@ -87,15 +87,23 @@ def test_every_local_format_gives_the_same_task(tmp_path, write_jsonl):
 
 
 def test_a_single_file_is_split(write_jsonl):
-    task = load_task(str(write_jsonl("all.jsonl", ROWS)))
-    assert (len(task.train), len(task.test)) == (9, 3)
+    task = load_task(str(write_jsonl("all.jsonl", ROWS * 10)))
+    assert (len(task.train), len(task.test)) == (90, 30)
+    assert {example.label for example in task.test} == {"good", "bad"}  # whatever the order of the rows
     assert task.name == "all"
 
 
+def test_one_split_in_two_files_is_refused(tmp_path, write_jsonl):
+    write_jsonl("s/train.jsonl", ROWS)
+    (tmp_path / "s" / "train.csv").write_text("text,label\na,x\n")
+    with pytest.raises(ValueError, match="one split in several files"):
+        load_task(str(tmp_path / "s"))
+
+
 def test_verbalizer_and_other_columns(write_jsonl):
-    path = write_jsonl("d.jsonl", [{"a": "x", "b": "y", "gold": i % 2} for i in range(8)])
+    path = write_jsonl("d.jsonl", [{"a": "x", "b": "y", "gold": 1} for i in range(8)])
     task = load_task(str(path), template="{a} and {b}?", labels={"0": "No", "1": "Yes"}, label_column="gold")
-    assert task.demonstration(task.train[1]) == "x and y? Yes\n"
+    assert task.demonstration(task.train[0]) == "x and y? Yes\n"
 
 
 def test_real_data(real_data):

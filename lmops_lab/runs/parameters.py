@@ -1,0 +1,98 @@
+"""The parameters of a notebook, read from its parameters cell without running it."""
+
+import ast
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A notebook parameter: its default, and the types its annotation allows (none: the default's own)."""
+
+    default: Any
+    types: tuple[str, ...] = ()
+
+    def takes(self, value: object) -> bool:
+        """Whether a value fits. An integer is welcome where a float is; a bare default of None takes anything."""
+        kind = type(value).__name__
+        allowed = self.types or (type(self.default).__name__,)
+        if not self.types and self.default is None:
+            return True
+        return kind in allowed or (kind == "int" and "float" in allowed) or (kind == "tuple" and "list" in allowed)
+
+    def expects(self) -> str:
+        """What it takes, in words."""
+        return (
+            " or ".join(self.types) if self.types else f"{type(self.default).__name__}, as its default {self.default!r}"
+        )
+
+
+def read_parameters(notebook: Path) -> dict[str, Parameter]:
+    """Parameters of a notebook, in the order of its cell tagged "parameters".
+
+    The cell may hold nothing but assignments of literals to names, with or without annotations such as `float | str`,
+    so it is read as a syntax tree and never executed.
+
+    Raises:
+        ValueError: not a notebook, no such cell, or a cell with anything else in it.
+    """
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
+        raise ValueError(f"{notebook.name} is not a notebook ({str(error).splitlines()[0]})") from error
+    source = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    if len(source) != 1:
+        raise ValueError(f"{notebook.name} has {len(source)} cells tagged 'parameters'; it needs exactly one")
+    found: dict[str, Parameter] = {}
+    for statement in ast.parse(source[0]).body:
+        types: tuple[str, ...] = ()
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
+                words = ast.unparse(annotation).replace("None", "NoneType").split("|")
+                types = tuple(word.strip() for word in words)
+            case _:
+                raise ValueError(
+                    f"line {statement.lineno} of the parameters cell of {notebook.name} is no plain assignment: "
+                    f"{ast.unparse(statement)!r}"
+                )
+        try:
+            found[name] = Parameter(ast.literal_eval(value), types)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"parameter {name!r} of {notebook.name} is not a literal value") from error
+    return found
+
+
+def parse_value(text: str) -> Any:
+    """A parameter from the command line: a Python literal where it is one ("[0, 16]", "3", "None"), else the text.
+
+    >>> parse_value("[0, 16]"), parse_value("reviews")
+    ([0, 16], 'reviews')
+    """
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
+    """Refuse parameters that the notebook does not have, or of another type than it takes.
+
+    Raises:
+        ValueError: naming the parameter, what it expects and the nearest known name.
+    """
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"the notebook has no parameter {name!r}; {hint}it has {', '.join(known)}")
+        if not known[name].takes(value):
+            raise ValueError(
+                f"parameter {name} = {value!r} is a {type(value).__name__}; it takes {known[name].expects()}"
+            )

@@ -1,0 +1,115 @@
+"""A notebook run end to end: real papermill, real kernel, real HTML."""
+
+import json
+import os
+import re
+
+import nbformat
+import pytest
+
+from lmops_lab import cli
+from lmops_lab.runs.notebook import FINISHED, find_notebook, freeze_widgets, next_folder, run_notebook
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    node = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    node.cells = [
+        nbformat.v4.new_code_cell("number = 2\noutput = None", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): pass\nprint(number ** 2)"),
+        nbformat.v4.new_code_cell("open(f'{output}/summary.parquet', 'w').close()\nassert number < 9"),
+    ]
+    path = tmp_path / "notebooks" / "07_square.ipynb"
+    path.parent.mkdir()
+    nbformat.write(node, path)
+    return path
+
+
+@pytest.fixture
+def here(notebook, monkeypatch):
+    monkeypatch.chdir(notebook.parents[1])
+    return notebook.parents[1]
+
+
+def test_a_run_leaves_everything_in_its_folder(here, capsys):
+    assert cli.main(["run", "07", "-p", "number=5", "--quiet"]) == 0
+    folder = here / "runs" / "07_square" / "001"
+    printed = capsys.readouterr().out
+    for name in ("07_square.ipynb", "07_square.html", "summary.parquet", FINISHED):
+        assert (folder / name).is_file()
+        assert str(folder / name) in printed
+    cells = nbformat.read(folder / "07_square.ipynb", as_version=4).cells
+    assert any(o.get("text") == "25\n" for cell in cells if cell.cell_type == "code" for o in cell.outputs)
+    record = json.loads((folder / FINISHED).read_text())
+    assert record["parameters"]["number"] == 5
+    assert record["seconds"] > 0
+
+
+def test_the_html_needs_no_network(here):
+    assert cli.main(["run", "07", "--quiet"]) == 0
+    page = (here / "runs" / "07_square" / "001" / "07_square.html").read_text()
+    assert not re.findall(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']https?:""", page)
+    assert not re.findall(r"""(?:from|import)\s*\(?["']https?:""", page)
+    assert "application/vnd.jupyter.widget" not in page
+
+
+def test_runs_are_numbered_and_an_interrupted_one_is_continued(here, notebook):
+    root = here / "runs"
+    assert cli.main(["run", "07", "-p", "number=9", "--quiet"]) == 1  # its last cell fails
+    assert next_folder(root, notebook, {"number": 9}).name == "001"
+    other = next_folder(root, notebook, {})  # other parameters never take over its folder
+    assert other.name == "002"
+    run_notebook(notebook, {}, other, progress=False)
+    assert next_folder(root, notebook, {}).name == "003"
+    assert next_folder(root, notebook, {}).name == "004"  # two at once get one each
+
+
+def test_a_run_of_a_living_process_is_left_alone(here, notebook):
+    folder = here / "runs" / "07_square" / "001"
+    folder.mkdir(parents=True)
+    began = {"notebook": notebook.name, "parameters": {}, "process": os.getppid()}
+    (folder / "parameters.json").write_text(json.dumps(began))
+    assert next_folder(here / "runs", notebook, {}).name == "002"
+
+
+def test_relative_paths_are_those_of_the_caller(here, notebook):
+    node = nbformat.read(notebook, as_version=4)
+    node.cells[1].source = "print(open('beside_the_caller.txt').read())"
+    nbformat.write(node, notebook)
+    (here / "beside_the_caller.txt").write_text("found")
+    assert cli.main(["run", "07", "--quiet"]) == 0
+
+
+def test_wrong_calls_end_before_the_kernel_starts(here, capsys):
+    for arguments, message in (
+        (["run", "07", "-p", "nunber=3"], "did you mean 'number'"),
+        (["run", "07", "-p", "number"], "not of the form NAME=VALUE"),
+        (["run", "07", "-p", "number='x'"], "is a str"),
+        (["run", "99"], "'99' fits 0 notebooks; give a path or one of: 07_square"),
+        (["run", "../07"], "fits 0 notebooks"),
+    ):
+        assert cli.main([*arguments, "--quiet"]) == 2
+        assert message in capsys.readouterr().err
+    assert not (here / "runs").exists()
+
+
+def test_parameters_are_listed(here, capsys):
+    assert cli.main(["parameters", "07"]) == 0
+    assert capsys.readouterr().out == "number = 2\noutput = None\n"
+
+
+def test_widgets_keep_their_fallback_only(tmp_path):
+    view = "application/vnd.jupyter.widget-view+json"
+    cell = nbformat.v4.new_code_cell("x")
+    for data in ({view: {}, "text/plain": "0%"}, {view: {}, "text/html": "<b>kept</b>"}, {"text/plain": "plain"}):
+        cell.outputs.append(nbformat.v4.new_output("display_data", data=data))
+    node = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    nbformat.write(node, tmp_path / "n.ipynb")
+    freeze_widgets(tmp_path / "n.ipynb")
+    frozen = nbformat.read(tmp_path / "n.ipynb", as_version=4)
+    assert "widgets" not in frozen.metadata
+    assert [dict(o.data) for o in frozen.cells[0].outputs] == [{"text/html": "<b>kept</b>"}, {"text/plain": "plain"}]
+
+
+def test_a_path_is_a_notebook_too(notebook):
+    assert find_notebook(str(notebook)) == notebook
