@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from lmops_lab import machine, weights
 from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight
+from lmops_lab.attention.files import load_context
 from lmops_lab.attention.probe import check_config, prepare
 from lmops_lab.attention.scoring import mean_token_scores, score_labels
 from lmops_lab.shapes import LabelScores
@@ -86,6 +88,14 @@ class LanguageModel:
         if token is None:
             raise ValueError(f"the tokenizer of {self.name!r} has neither BOS nor EOS token; use bos='none'")
         return [int(token)]
+
+    def load_context(self, path: Path | str) -> GroupedContext:
+        """A context that `GroupedContext.save` wrote and this very model encoded.
+
+        Raises:
+            FileNotFoundError, ValueError: see `lmops_lab.attention.files.load_context`.
+        """
+        return load_context(path, self.fingerprint, str(self.device))
 
     def score(
         self,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -64,6 +65,12 @@ class GroupedContext:
             f"GroupedContext({self.examples} demonstrations in {self.groups} groups, {self.tokens} tokens, "
             f"{self.nbytes / 1e6:.0f} MB, queries start at position {self.end})"
         )
+
+    def save(self, path: Path | str) -> Path:
+        """Write to one safetensors file (see `LanguageModel.load_context`)."""
+        from lmops_lab.attention.files import save_context
+
+        return save_context(self, path)
 
     def subset(self, groups: Sequence[int]) -> "GroupedContext":
         """The context of these groups only, in this order, without encoding anything again.

@@ -3,6 +3,11 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -113,3 +118,32 @@ def test_widgets_keep_their_fallback_only(tmp_path):
 
 def test_a_path_is_a_notebook_too(notebook):
     assert find_notebook(str(notebook)) == notebook
+
+
+def test_ctrl_c_stops_the_kernel_and_says_how_to_go_on(here, notebook):
+    node = nbformat.read(notebook, as_version=4)
+    node.cells[1].source = (
+        "import os, time\nopen(f'{output}/pid', 'w').write(str(os.getpid()))\n"
+        "while not os.path.exists('go'):\n    time.sleep(0.05)"
+    )
+    nbformat.write(node, notebook)
+    command = [sys.executable, "-m", "lmops_lab.cli", "run", "07", "--quiet"]
+    running = subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True)
+    pid = here / "runs" / "07_square" / "001" / "pid"
+    for _ in range(600):
+        if pid.is_file() and pid.read_text():
+            break
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "the same command continues" in errors
+    for _ in range(100):
+        if not Path(f"/proc/{pid.read_text()}").exists():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the kernel is still running")
+    (here / "go").touch()
+    assert cli.main(["run", "07", "--quiet"]) == 0
+    assert [p.name for p in (here / "runs" / "07_square").iterdir()] == ["001"]
