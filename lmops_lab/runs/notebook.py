@@ -1,6 +1,7 @@
 """Run a parameterised notebook with papermill and keep what it made in one folder."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -87,6 +88,8 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], folder: Path, *,
     began = {"notebook": notebook.name, "parameters": dict(parameters), "process": os.getpid()}
     write_text(folder / STARTED, json.dumps(began, indent=1) + "\n")
     executed = folder / notebook.name
+    # Its own search for parameters overlooks annotated ones and warns; they were checked above.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     start = time.perf_counter()
     papermill.execute_notebook(
         str(notebook),
