@@ -112,7 +112,8 @@ def _label_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]], righ
     height = -np.inf
     for x, y, method, colour in sorted(ends, key=lambda end: end[1]):
         shorter = x < right
-        height = y if shorter else max(y, height + gap)
+        if not shorter:
+            height = max(y, height + gap)
         axes.annotate(
             method, (x, y if shorter else height), xytext=(0 if shorter else 9, 9 if shorter else 0),
             textcoords="offset points", ha="center" if shorter else "left", va="bottom" if shorter else "center",
