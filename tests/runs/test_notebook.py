@@ -127,15 +127,20 @@ def test_ctrl_c_stops_the_kernel_and_says_how_to_go_on(here, notebook):
         "while not os.path.exists('go'):\n    time.sleep(0.05)"
     )
     nbformat.write(node, notebook)
-    command = [sys.executable, "-m", "lmops_lab.cli", "run", "07", "--quiet"]
-    running = subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True)
+    # A test run in the background of a shell ignores Ctrl-C and would hand that down.
+    listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    call = "from lmops_lab.cli import main; sys.exit(main(['run', '07', '--quiet']))"
+    running = subprocess.Popen([sys.executable, "-c", listen + call], cwd=here, stderr=subprocess.PIPE, text=True)
     pid = here / "runs" / "07_square" / "001" / "pid"
     for _ in range(600):
         if pid.is_file() and pid.read_text():
             break
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=60)
+    try:
+        _, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 130
     assert "the same command continues" in errors
     for _ in range(100):
