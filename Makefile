@@ -19,6 +19,9 @@ DEMO := -p "k=[0, 4, 16, 64, 512]" -p seeds=3 -p queries=200
 # The notebooks' checks must score anew: stored points of an earlier version would hide a change.
 TEST_CACHE := $(CURDIR)/$(VENV)/test-cache
 
+# More options for JupyterLab, such as LAB="--no-browser --port 8899".
+LAB ?=
+
 .PHONY: demo test lab lint types clean
 
 demo: $(VENV)/.installed
@@ -34,7 +37,7 @@ test: $(VENV)/.installed-test
 		--nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
 
 lab: $(VENV)/.installed
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) notebooks
 
 # torch first: its pin takes a CPU build where pip finds one, and what follows is then content with it.
 $(VENV)/.installed: pyproject.toml constraints.txt
