@@ -24,8 +24,8 @@ def accuracy(correct: Correct, *, level: float = 0.95, seed: int = 0) -> Interva
 
     One seed: Wilson's interval, which holds for few items and near 0 or 1. Several: a two-factor bootstrap (seeds and
     queries drawn anew, each with replacement), since ten seeds on the same queries do not shrink the queries' error.
-    Two or three seeds say little about how much seeds differ: where they differ a lot, such an interval covers 80-90 %
-    instead of its 95 % (tests/icl/test_statistics.py), and more seeds are the remedy.
+    Two or three seeds say little about how much seeds differ: where they differ a lot, such an interval can cover
+    less often than it says, and more seeds are the remedy.
     """
     _check(correct)
     seeds, queries = correct.shape
