@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ import papermill
 from nbconvert import HTMLExporter
 
 from lmops_lab.files import write_text
-from lmops_lab.runs.parameters import check_parameters, read_parameters
+from lmops_lab.runs import record
+from lmops_lab.runs.parameters import Parameter, check_parameters, read_parameters
 
 # Written when a run starts and when it ends; a folder with the first alone was interrupted and can be continued.
 STARTED, FINISHED = "parameters.json", "run.json"
+LOG = "run.log"
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,14 @@ class Run:
         notebook: the executed notebook.
         html: the same as one stand-alone page.
         seconds: wall-clock time of the execution.
+        repeated: False if an earlier run with the same content stands in for a new one.
     """
 
     folder: Path
     notebook: Path
     html: Path
     seconds: float
+    repeated: bool = True
 
     def report(self) -> str:
         """Where everything is, a line each."""
@@ -47,10 +54,15 @@ class Run:
             "results.parquet": "results (all scores)",
             "summary.parquet": "results (accuracies)",
             "manifest.json": "results' manifest",
+            "metrics.json": "results (named numbers)",
             FINISHED: "record of the run",
+            LOG: "log",
         }
-        lines = [f"  {what.get(path.name, ''):22} {path}" for path in made]
-        return "\n".join([f"finished in {self.seconds:.0f} s:", *lines])
+        lines = [f"  {what.get(path.name, ''):23} {path}" for path in made]
+        first = f"finished in {self.seconds:.0f} s:"
+        if not self.repeated:
+            first = "nothing has changed since this run (--force repeats it):"
+        return "\n".join([first, *lines])
 
 
 def find_notebook(name: str, folder: Path = Path("notebooks")) -> Path:
@@ -69,10 +81,15 @@ def find_notebook(name: str, folder: Path = Path("notebooks")) -> Path:
     return found[0]
 
 
-def run_notebook(notebook: Path, parameters: Mapping[str, Any], folder: Path, *, progress: bool = True) -> Run:
-    """Execute a notebook with checked parameters; its own files, the HTML and a record land in `folder`.
+def run_notebook(
+    notebook: Path, parameters: Mapping[str, Any], folder: Path, *, progress: bool = True, show_code: bool = True
+) -> Run:
+    """Execute a notebook with checked parameters; its own files, the HTML, a log and a record land in `folder`.
 
     If the notebook has a parameter `output`, it is set to `folder` unless given.
+
+    Args:
+        show_code: whether the HTML page shows the code.
 
     Raises:
         ValueError: parameters that the notebook does not have.
@@ -81,36 +98,102 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], folder: Path, *,
     known = read_parameters(notebook)
     check_parameters(known, parameters)
     values = dict(parameters)
+    content = _content(notebook, known, values)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if "output" in known:
         values.setdefault("output", str(folder))
-    began = {"notebook": notebook.name, "parameters": dict(parameters), "process": os.getpid()}
+    began = {
+        "notebook": notebook.name,
+        "parameters": dict(parameters),
+        "process": os.getpid(),
+        "host": platform.node(),
+    }
     write_text(folder / STARTED, json.dumps(began, indent=1) + "\n")
+    (folder / FINISHED).unlink(missing_ok=True)  # of an earlier run: this one is not finished yet
     executed = folder / notebook.name
-    # Its own search for parameters overlooks annotated ones and warns; they were checked above.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    started = datetime.now(UTC)
     start = time.perf_counter()
-    papermill.execute_notebook(
-        str(notebook),
-        str(executed),
-        values,
-        kernel_name="python3",
-        language="python",
-        progress_bar=progress,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
-    )
+    with _logged(folder / LOG):
+        papermill.execute_notebook(
+            str(notebook),
+            str(executed),
+            values,
+            kernel_name="python3",
+            language="python",
+            progress_bar=progress,
+            log_output=True,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
     seconds = time.perf_counter() - start
     freeze_widgets(executed)
-    html = export_html(executed)
-    record = {
+    html = export_html(executed, show_code=show_code)
+    complete = {**{name: p.default for name, p in known.items()}, **values}
+    kept = {
         "notebook": notebook.name,
-        "parameters": {**{name: p.default for name, p in known.items()}, **values},
+        "content": content,
+        "parameters": complete,
+        "seeds": record.seeds(complete),
+        "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "cells": [cell.metadata.get("papermill", {}).get("duration") for cell in _cells(executed)],
+        "commit": record.commit(),
+        "versions": record.versions(),
+        "hardware": record.hardware(),
     }
-    write_text(folder / FINISHED, json.dumps(record, indent=1) + "\n")
+    write_text(folder / FINISHED, json.dumps(kept, indent=1) + "\n")
     return Run(folder, executed, html, seconds)
+
+
+def finished_run(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> Run | None:
+    """The latest finished run under `root` whose content hash is what a run would have now, or None.
+
+    Raises:
+        ValueError: parameters that the notebook does not have.
+    """
+    known = read_parameters(notebook)
+    check_parameters(known, parameters)
+    content = _content(notebook, known, parameters)
+    folders = [p for p in (root / notebook.stem).glob("*") if p.name.isdigit()]
+    return next(
+        (run for f in sorted(folders, key=lambda p: -int(p.name)) if (run := run_in(f, notebook, content))), None
+    )
+
+
+def run_in(folder: Path, notebook: Path, content: str) -> Run | None:
+    """The finished run in a folder, if its content hash is this one and its files are there."""
+    executed = folder / notebook.name
+    html = executed.with_suffix(".html")
+    try:
+        kept = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        same, seconds = kept["content"] == content, float(kept["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Run(folder, executed, html, seconds, repeated=False) if same and executed.is_file() else None
+
+
+def _content(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, Any]) -> str:
+    return record.content_hash(notebook, {**{name: p.default for name, p in known.items()}, **given})
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Let papermill write what happens, and what cells print, into a file instead of to the terminal."""
+    logger = logging.getLogger("papermill")
+    before = logger.level, logger.propagate
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # Its own search for parameters overlooks annotated ones and warns; they were checked by ours.
+    handler.addFilter(lambda entry: not entry.getMessage().startswith("Passed unknown parameter"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.level, logger.propagate = before
 
 
 def export_html(notebook: Path, *, show_code: bool = True) -> Path:
@@ -172,6 +255,8 @@ def _interrupted(folder: Path, notebook: Path, parameters: Mapping[str, Any]) ->
         began = json.loads((folder / STARTED).read_text(encoding="utf-8"))
         same = (began["notebook"], began["parameters"]) == (notebook.name, json.loads(json.dumps(dict(parameters))))
         process = int(began["process"])
+        if began.get("host", platform.node()) != platform.node():
+            return False  # nobody here can tell whether it still runs
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if process != os.getpid():

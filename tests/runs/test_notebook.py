@@ -13,7 +13,15 @@ import nbformat
 import pytest
 
 from lmops_lab import cli
-from lmops_lab.runs.notebook import FINISHED, find_notebook, freeze_widgets, next_folder, run_notebook
+from lmops_lab.runs.notebook import (
+    FINISHED,
+    LOG,
+    find_notebook,
+    finished_run,
+    freeze_widgets,
+    next_folder,
+    run_notebook,
+)
 
 
 @pytest.fixture
@@ -48,6 +56,38 @@ def test_a_run_leaves_everything_in_its_folder(here, capsys):
     record = json.loads((folder / FINISHED).read_text())
     assert record["parameters"]["number"] == 5
     assert record["seconds"] > 0
+
+
+def test_the_record_and_the_log_say_how_it_came_about(here, notebook):
+    folder = here / "runs" / "07_square" / "001"
+    run = run_notebook(notebook, {"number": 5}, folder, progress=False, show_code=False)
+    kept = json.loads((folder / FINISHED).read_text())
+    assert kept["versions"]["papermill"]
+    assert kept["hardware"]["cores"] >= 1
+    assert kept["seeds"] == {}
+    log = (folder / LOG).read_text()
+    assert "Executing Cell 3" in log
+    assert " INFO 25\n" in log
+    assert "unknown parameter" not in log
+    page = run.html.read_text()
+    assert "25" in page
+    assert "number ** 2" not in re.sub(r"<[^>]+>", "", page)  # code hidden
+
+
+def test_a_finished_run_is_found_again_until_something_changes(here, notebook):
+    root = here / "runs"
+    assert finished_run(root, notebook, {}) is None
+    first = run_notebook(notebook, {}, next_folder(root, notebook, {}), progress=False)
+    again = finished_run(root, notebook, {"number": 2})  # a default written out is the same run
+    assert again.folder == first.folder
+    assert "--force" in again.report()
+    assert finished_run(root, notebook, {"number": 3}) is None
+    with pytest.raises(ValueError, match="did you mean 'number'"):
+        finished_run(root, notebook, {"nunber": 3})
+    node = nbformat.read(notebook, as_version=4)
+    node.cells[1].source += "\nprint(1)"
+    nbformat.write(node, notebook)
+    assert finished_run(root, notebook, {}) is None
 
 
 def test_the_html_needs_no_network(here):
