@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lmops_lab.files import atomic_file
+from lmops_lab.files import atomic_file, write_text
 
-FORMAT = "lmops-lab cell 1"
+FORMAT = "lmops-lab cell 2"
+
+# What identifies a cell to a reader, as columns of its file, with their Arrow types. Empty where a setting has no
+# bearing: a zero-shot point has no seed, one long prompt no group size.
+SETTINGS = {
+    "model": pa.string(),
+    "task": pa.string(),
+    "method": pa.string(),
+    "k": pa.int64(),
+    "seed": pa.int64(),
+    "group_size": pa.int64(),
+    "own_weight": pa.string(),
+    "bos": pa.string(),
+    "balanced": pa.bool_(),
+}
 
 
 @dataclass(frozen=True)
@@ -67,54 +81,67 @@ def cell_name(config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class CellStore:
-    """A folder of finished cells."""
+    """A folder of finished cells: `<hash>.parquet` with the scores, `<hash>.json` with the configuration and cost.
+
+    The Parquet file is written last and in one step, so where it is, the cell is finished. It holds one row group, with
+    checksums: a damaged file is noticed and scored again.
+    """
 
     folder: Path
 
     def read(self, name: str) -> Cell | None:
         """A finished cell, or None. A file that cannot be read counts as missing and is written again."""
-        path = self.folder / f"{name}.parquet"
         try:
-            table = pq.read_table(path)
+            table = pq.ParquetFile(self.folder / f"{name}.parquet", page_checksum_verification=True).read()
             about = json.loads(table.schema.metadata[b"lmops_lab"])
             scores = np.array(table["scores"].to_pylist(), dtype=np.float32)
             asked = np.array(table["query"].to_pylist(), dtype=np.int64)
             gold = np.array(table["gold"].to_pylist(), dtype=np.int64)
             cost = Cost(**about["cost"])
+            at = about["method"], about["k"], about["seed"]
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
             return None
         real = asked >= 0
-        return Cell(
-            about["method"],
-            about["k"],
-            about["seed"],
-            scores[real],
-            scores[~real],
-            gold[real],
-            asked[real],
-            cost,
-        )
+        return Cell(*at, scores[real], scores[~real], gold[real], asked[real], cost)
 
-    def write(self, name: str, cell: Cell, config: Mapping[str, Any]) -> None:
-        """Store a cell atomically, with the configuration it came from."""
-        free = len(cell.content_free)
-        table = pa.table(
-            {
-                "query": np.concatenate([cell.queries, np.full(free, -1)]),
-                "gold": np.concatenate([cell.gold, np.full(free, -1)]),
-                "scores": np.concatenate([cell.scores, cell.content_free]).tolist(),
-            }
-        )
+    def write(
+        self,
+        name: str,
+        cell: Cell,
+        config: Mapping[str, Any],
+        settings: Mapping[str, Any] | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
+        """Store a cell atomically, with the configuration it came from.
+
+        Args:
+            settings: values of `SETTINGS` columns; the cell's own method, k and seed where they are not given.
+            labels: label names in the order of the scores.
+        """
+        known = {"method": cell.method, "k": cell.k, "seed": cell.seed} | dict(settings or {})
         about = {
             "format": FORMAT,
             "method": cell.method,
             "k": cell.k,
             "seed": cell.seed,
+            "settings": known,
+            "labels": list(labels),
+            "queries": len(cell.gold),
             "cost": asdict(cell.cost),
             "config": dict(config),
         }
-        table = table.replace_schema_metadata({"lmops_lab": json.dumps(about)})
+        write_text(self.folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
+        rows = len(cell.gold) + len(cell.content_free)
+        without = np.full(len(cell.content_free), -1)
+        columns = {"cell": pa.array([name] * rows)}
+        columns |= {column: pa.array([known.get(column)] * rows, kind) for column, kind in SETTINGS.items()}
+        columns |= {
+            "query": pa.array(np.concatenate([cell.queries, without])),
+            "gold": pa.array(np.concatenate([cell.gold, without])),
+            "scores": pa.array(np.concatenate([cell.scores, cell.content_free]).tolist(), pa.list_(pa.float32())),
+        }
+        table = pa.table(columns).replace_schema_metadata({"lmops_lab": json.dumps(about)})
         with atomic_file(self.folder / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, row_group_size=max(rows, 1), write_page_checksum=True)

@@ -3,55 +3,27 @@
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from lmops_lab.attention.cache import GroupCache
-from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight, log_own_weight
+from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight
 from lmops_lab.attention.encoding import empty_context, encode_token_groups
-from lmops_lab.attention.grouping import Tokens, group_by_count
+from lmops_lab.attention.grouping import Tokens
 from lmops_lab.files import cache_folder
-from lmops_lab.icl.cells import Cell, CellStore, Cost, cell_name
+from lmops_lab.icl.cells import Cell, CellStore, Cost
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
-from lmops_lab.icl.demonstrations import draw_demonstrations, draw_queries
-from lmops_lab.icl.prompts import PromptTokens
+from lmops_lab.icl.plan import DOUBLE, Plan, Point, Pool, Setting, make_plan
 from lmops_lab.icl.tasks import Task
 from lmops_lab.models import LanguageModel
+from lmops_lab.shapes import LabelScores
 
+# Every method but "sequential" (one long prompt) works on the same encoded groups.
 METHODS = ("structured", "sequential")
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A checked experiment, ready to run."""
-
-    lm: LanguageModel
-    prompts: PromptTokens
-    ks: tuple[int, ...]
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    group_size: int
-    bos: BosPolicy
-    own_weight: OwnWeight
-    balanced: bool
-    queries: tuple[int, ...]
-
-    def config(self, method: str, k: int, seed: int) -> dict[str, Any]:
-        """Everything a cell's scores depend on."""
-        shared: dict[str, Any] = {"model": self.lm.fingerprint, "task": self.prompts.task.fingerprint, "bos": self.bos}
-        shared |= {"queries": list(self.queries), "method": method, "k": k, "versions": _versions()}
-        if method == ZERO_SHOT:
-            return shared
-        shared |= {"seed": seed, "balanced": self.balanced}
-        if method == "sequential":
-            return shared
-        largest = max(self.ks) if k > self.group_size else k  # groups are aligned to the longest of the largest k
-        return shared | {"group_size": self.group_size, "own_weight": self.own_weight, "aligned_to": largest}
 
 
 def icl_curve(
@@ -66,6 +38,7 @@ def icl_curve(
     bos: BosPolicy = "none",
     own_weight: OwnWeight = "groups",
     balanced: bool = True,
+    pool_groups: int | None = None,
     folder: Path | str | None = None,
     cache: GroupCache | None = None,
     progress: bool = True,
@@ -79,36 +52,37 @@ def icl_curve(
 
     Args:
         k: numbers of demonstrations; 0 is the zero-shot point.
-        methods: "structured", "sequential" or both. Sequential points that pass the context window are skipped and
-            listed in `curve.skipped`.
+        methods: some of `METHODS`. Sequential points that pass the context window are skipped and listed in
+            `curve.skipped`.
         seeds: how many draws (1, 2, ...), or the seeds themselves.
         queries: how many test examples are asked.
         group_size: demonstrations a group. Groups end where the longest group of the largest k ends, so a point beyond
             one group can shift in its last digits with the largest k.
         bos: where the BOS token sits (see `encode_groups`).
-        own_weight: weight of the query's own attention ("groups": M).
+        own_weight: weight of the query's own attention: "groups" (M), "sqrt_groups", "2groups" or a number.
         balanced: draw every label equally often.
+        pool_groups: encode this many groups once for all seeds; each seed then chooses its groups among them (nested
+            over k). The cheapest way to many seeds, whose draws overlap.
         folder: where finished points are kept; default the user's cache folder.
         cache: encoded groups to reuse; default none.
 
     Raises:
         ValueError: anything that cannot be run, before any slow work.
     """
-    plan = _plan(lm, task, k, methods, seeds, queries, group_size, bos, own_weight, balanced)
+    setting = settings(k, methods, seeds, queries, group_size, bos, (own_weight,), balanced, pool_groups)
+    plan = make_plan(lm, task, setting)
     store = CellStore(Path(folder) if folder else cache_folder() / "cells")
-    total = sum(1 if n == 0 else len(plan.seeds) * len(plan.methods) for n in plan.ks)
     cells: list[Cell] = []
-    skipped: dict[tuple[str, int], str] = {}
-    with tqdm(total=total, desc=f"{task.name} curve", unit="point", disable=not progress) as bar:
+    with tqdm(total=len(plan.points), desc=f"{task.name} curve", unit="point", disable=not progress) as bar:
         try:
-            for cell in _run(plan, store, cache, skipped, bar):
+            for cell in _run(lm, plan, store, cache, bar):
                 cells.append(cell)
                 bar.update()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{len(cells)} finished points are kept in {store.folder}; call again to continue")
             raise
     if not cells:
-        raise ValueError(f"no point can be run: {skipped}; use a smaller k or a structured method")
+        raise ValueError(f"no point can be run: {plan.skipped}; use a smaller k or a structured method")
     order = {method: i for i, method in enumerate((ZERO_SHOT, *plan.methods))}
     cells.sort(key=lambda cell: (order[cell.method], cell.k, cell.seed))
     about = {
@@ -118,78 +92,42 @@ def icl_curve(
         "k": list(plan.ks),
         "methods": list(plan.methods),
         "seeds": list(plan.seeds),
-        "queries": len(plan.queries),
+        "queries": len(plan.questions.queries),
         "group_size": group_size,
         "bos": bos,
         "own_weight": own_weight,
         "balanced": balanced,
+        "pool_groups": pool_groups,
         "device": str(lm.device),
         "number_format": lm.number_format.reason,
     }
-    return ICLCurve(tuple(cells), task.labels, about, tuple((*at, why) for at, why in skipped.items()))
+    return ICLCurve(tuple(cells), task.labels, about, tuple((*at, why) for at, why in plan.skipped.items()))
 
 
-def _plan(
-    lm: LanguageModel,
-    task: Task,
-    ks: Sequence[int],
+def settings(
+    k: Sequence[int],
     methods: Sequence[str],
     seeds: int | Sequence[int],
     queries: int,
     group_size: int,
     bos: BosPolicy,
-    own_weight: OwnWeight,
+    own_weights: Sequence[OwnWeight],
     balanced: bool,
-) -> _Plan:
-    """Check everything that can be checked without a forward pass."""
+    pool_groups: int | None = None,
+) -> Setting:
+    """Settings of an experiment, in order and without repetition, with the versions that its numbers depend on.
+
+    Raises:
+        ValueError: an unknown method, or whatever `Setting` refuses.
+    """
     unknown = [method for method in methods if method not in METHODS]
     if unknown or not methods:
         raise ValueError(f"methods {list(methods)}: {unknown or 'none given'}; choose among {', '.join(METHODS)}")
-    if not ks or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in ks):
-        raise ValueError(f"k is {list(ks)}; give one or more whole numbers from 0")
-    seeds = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"seeds are {list(seeds)}; give at least one, each once, none below 0")
-    if group_size < 1:
-        raise ValueError(f"group_size is {group_size}; a group holds at least 1 demonstration")
-    log_own_weight(own_weight, 1)
-    lm.bos_tokens(bos)
-    prompts = PromptTokens.of(lm, task)
-    asked = draw_queries(task.test, queries)
-    longest = max(asked, key=lambda i: len(prompts.query(task.test[i])))
-    room = lm.context_length - _own_tokens(prompts, asked)
-    if room <= 0:
-        raise ValueError(f"test example {longest} alone passes the model's {lm.context_length} positions; shorten it")
-    if max(ks) > 0:
-        for seed in seeds:
-            drawn = draw_demonstrations(task.train, max(ks), seed, balanced=balanced)
-            lengths = [len(tokens) for tokens in prompts.demonstrations(drawn)]
-            for number, group in enumerate(group_by_count([range(n) for n in lengths], group_size)):
-                size = sum(map(len, group)) + 1
-                if "structured" in methods and size > room:
-                    raise ValueError(
-                        f"group {number} of seed {seed} has {size} tokens, but the model has {lm.context_length} "
-                        f"positions and the longest query needs {lm.context_length - room}; lower group_size "
-                        f"(now {group_size})"
-                    )
-    return _Plan(
-        lm,
-        prompts,
-        tuple(sorted(set(ks))),
-        tuple(dict.fromkeys(methods)),
-        seeds,
-        group_size,
-        bos,
-        own_weight,
-        balanced,
-        tuple(asked),
-    )
-
-
-def _own_tokens(prompts: PromptTokens, asked: Sequence[int]) -> int:
-    """Positions that the longest query, content-free ones included, needs with its label."""
-    queries = [prompts.query(prompts.task.test[i]) for i in asked]
-    return max(map(len, [*queries, *prompts.content_free()])) + max(map(len, prompts.labels))
+    drawn = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+    ks = tuple(sorted(set(k)))
+    ways = tuple(dict.fromkeys(methods))
+    weights = tuple(dict.fromkeys(own_weights))
+    return Setting(ks, ways, drawn, queries, group_size, bos, weights, balanced, tuple(_versions()), pool_groups)
 
 
 @functools.cache
@@ -197,94 +135,100 @@ def _versions() -> list[str]:
     return [version(name) for name in ("lmops-lab", "torch", "transformers")]
 
 
-def _run(
-    plan: _Plan, store: CellStore, cache: GroupCache | None, skipped: dict[tuple[str, int], str], bar: "tqdm[NoReturn]"
-) -> Iterator[Cell]:
-    """Yield every cell, from disk where it is finished; contexts are encoded only for seeds with missing cells."""
-    positive = [k for k in plan.ks if k > 0]
-    if 0 in plan.ks:
-        name = cell_name(plan.config(ZERO_SHOT, 0, 0))
-        cell = store.read(name)
-        if cell is None:
-            spent = _Timer()
-            context = empty_context(plan.lm, plan.bos)
-            cell = _score(plan, ZERO_SHOT, 0, 0, context, spent.seconds(), 0)
-            store.write(name, cell, plan.config(ZERO_SHOT, 0, 0))
-        yield cell
-    for seed in plan.seeds:
-        for method in plan.methods:
-            names = {k: cell_name(plan.config(method, k, seed)) for k in positive}
-            found = {k: store.read(name) for k, name in names.items()}
-            missing = [k for k in positive if found[k] is None]
-            yield from (cell for cell in found.values() if cell is not None)
-            if missing:
-                bar.set_postfix_str(f"encoding, {method}, seed {seed}")
-            contexts = _structured if method == "structured" else _sequential
-            for k, context, encode_s, hits in contexts(plan, seed, missing, cache) if missing else ():
-                if context is None:
-                    skipped[method, k] = f"the prompt passes the model's {plan.lm.context_length} positions"
-                    continue
-                bar.set_postfix_str(f"scoring, {method}, seed {seed}, k = {k}")
-                cell = _score(plan, method, k, seed, context, encode_s, hits)
-                store.write(names[k], cell, plan.config(method, k, seed))
-                yield cell
+def _run(lm: LanguageModel, plan: Plan, store: CellStore, cache: GroupCache | None, bar: "tqdm[Any]") -> Iterator[Cell]:
+    """Yield every cell, from disk where it is finished; contexts are encoded only for pools with missing cells."""
+    for pool in plan.pools:
+        found = {point.name: store.read(point.name) for point in pool.points}
+        yield from (cell for cell in found.values() if cell is not None)
+        missing = [point for point in pool.points if found[point.name] is None]
+        for point, cell in run_points(lm, pool, missing, cache, bar.set_postfix_str):
+            keep(store, pool, point, cell)
+            yield cell
 
 
-_Made = tuple[int, GroupedContext | None, float, int]  # k, context, seconds to encode, groups read from the cache
+def run_points(
+    lm: LanguageModel, pool: Pool, points: Sequence[Point], cache: GroupCache | None = None, tell: Any = None
+) -> Iterator[tuple[Point, Cell]]:
+    """Score some points of a pool with one encoding of it.
 
-
-def _structured(plan: _Plan, seed: int, ks: Sequence[int], cache: GroupCache | None) -> Iterator[_Made]:
-    """Contexts of grouped demonstrations.
-
-    Up to one group, the prompt is an ordinary few-shot prompt and is aligned as such. Beyond, all k share full groups;
-    only a last, partly filled group is encoded per k.
+    Args:
+        tell: called with what is being done, in words.
     """
-    largest = max(plan.ks)
-    tokens = plan.prompts.demonstrations(
-        draw_demonstrations(plan.prompts.task.train, largest, seed, balanced=plan.balanced)
-    )
-    size = plan.group_size
-    for k in (k for k in ks if k <= size):
-        yield (k, *_encode(plan, [tokens[:k]], cache))
-    many = [k for k in ks if k > size]
-    if not many:
-        return
-    full = group_by_count(tokens[: largest - largest % size], size)
-    rests = {k: tokens[k - k % size : k] for k in sorted({largest, *many}, reverse=True) if k % size}
-    pool, encode_s, hits = _encode(plan, [*full, *rests.values()], cache)
-    place = {k: len(full) + i for i, k in enumerate(rests)}
-    for k in many:
-        groups = [*range(k // size), *([place[k]] if k in place else [])]
-        yield k, pool.subset(groups), encode_s, hits
+    encoded = Encoded(lm, pool, cache)
+    for point in points:
+        if tell:
+            tell(f"{point.method}, seed {point.seed}, k = {point.k}")
+        yield point, encoded.score(point)
 
 
-def _sequential(plan: _Plan, seed: int, ks: Sequence[int], cache: GroupCache | None) -> Iterator[_Made]:
-    """One long prompt, cut back to every k that leaves room for the queries."""
-    tokens = plan.prompts.demonstrations(
-        draw_demonstrations(plan.prompts.task.train, max(ks), seed, balanced=plan.balanced)
-    )
-    ends = np.cumsum([len(t) for t in tokens])
-    own = _own_tokens(plan.prompts, plan.queries) + len(plan.lm.bos_tokens(plan.bos))
-    fitting = [k for k in ks if ends[k - 1] + own <= plan.lm.context_length]
-    yield from ((k, None, 0.0, 0) for k in ks if k not in fitting)
-    if not fitting:
-        return
-    whole, encode_s, hits = _encode(plan, [tokens[: max(fitting)]], cache)
-    begin = whole.group_tokens[0] - int(ends[max(fitting) - 1])  # the BOS token of the policy "group"
-    for k in fitting:
-        yield k, whole.cut(int(ends[k - 1]) + begin, k), encode_s, hits
+def keep(store: CellStore, pool: Pool, point: Point, cell: Cell) -> None:
+    """Write a finished cell with everything that says what it is."""
+    store.write(point.name, cell, point.config, point.settings, pool.questions.names)
+
+
+class Encoded:
+    """The contexts of one pool, encoded when a point first needs them and shared by all that follow.
+
+    A smaller k costs no encoding: it is the beginning of one group or prompt (whose keys do not depend on what
+    follows), or some of the groups. Only its last, partly filled group is encoded for itself.
+    """
+
+    def __init__(self, lm: LanguageModel, pool: Pool, cache: GroupCache | None = None) -> None:
+        self.lm = lm
+        self.pool = pool
+        self.cache = cache
+        self._made: dict[str, tuple[GroupedContext, float, int]] = {}
+
+    def score(self, point: Point) -> Cell:
+        """The cell of a point."""
+        context, encode_s, hits = self.context(point)
+        return _score(self.pool, point.method, point.k, point.seed, point.own_weight, self.lm, context, encode_s, hits)
+
+    def context(self, point: Point) -> tuple[GroupedContext | None, float, int]:
+        """What a point's queries attend to; seconds it took to encode, and groups that came from the cache."""
+        pool, k = self.pool, point.k
+        if pool.kind == "none":
+            spent = _Timer()
+            return empty_context(self.lm, pool.bos), spent.seconds(), 0
+        if pool.kind == "prompt":
+            return self._cut("prompt", max(pool.ks), k)
+        if k <= pool.group_size and point.groups is None:
+            # Up to one group, the prompt is an ordinary few-shot prompt and is aligned as such.
+            return self._cut("one group", max(n for n in pool.ks if n <= pool.group_size), k)
+        # Every k shares the full groups; whichever points are missing, the same rows are encoded together.
+        largest, size = len(pool.demonstrations), pool.group_size
+        full = largest // size
+        partly = [n for n in sorted({largest, *pool.ks}, reverse=True) if n % size and n > size]
+        groups = [
+            *(pool.demonstrations[i * size : (i + 1) * size] for i in range(full)),
+            *(pool.demonstrations[n - n % size : n] for n in partly),
+        ]
+        context, encode_s, hits = self._once("groups", groups)
+        chosen = [*range(k // size), *([full + partly.index(k)] if k % size else [])]
+        return context.subset(chosen if point.groups is None else list(point.groups)), encode_s, hits
+
+    def _cut(self, name: str, largest: int, k: int) -> tuple[GroupedContext, float, int]:
+        demonstrations = self.pool.demonstrations
+        whole, encode_s, hits = self._once(name, [demonstrations[:largest]])
+        dropped = sum(map(len, demonstrations[k:largest]))
+        return whole.cut(whole.group_tokens[0] - dropped, k), encode_s, hits
+
+    def _once(self, name: str, groups: Sequence[Sequence[Tokens]]) -> tuple[GroupedContext, float, int]:
+        if name not in self._made:
+            self._made[name] = _encode(self.lm, self.pool.bos, groups, self.cache)
+        return self._made[name]
 
 
 def _encode(
-    plan: _Plan, groups: Sequence[Sequence[Tokens]], cache: GroupCache | None
+    lm: LanguageModel, bos: BosPolicy, groups: Sequence[Sequence[Tokens]], cache: GroupCache | None
 ) -> tuple[GroupedContext, float, int]:
     spent, hits = _Timer(), cache.hits if cache else 0
     context = encode_token_groups(
-        plan.lm.model,
+        lm.model,
         groups,
-        bos=plan.bos,
-        prefix=plan.lm.bos_tokens(plan.bos),
-        model_name=plan.lm.fingerprint,
+        bos=bos,
+        prefix=lm.bos_tokens(bos),
+        model_name=lm.fingerprint,
         cache=cache,
         progress=False,
     )
@@ -292,24 +236,20 @@ def _encode(
 
 
 def _score(
-    plan: _Plan,
+    pool: Pool,
     method: str,
     k: int,
     seed: int,
+    own_weight: OwnWeight,
+    lm: LanguageModel,
     context: GroupedContext | None,
     encode_s: float,
     hits: int,
 ) -> Cell:
-    task, prompts = plan.prompts.task, plan.prompts
-    examples = [task.test[i] for i in plan.queries]
-    asked = [prompts.query(example) for example in examples]
+    asked = pool.questions
     spent = _Timer()
-    scores = plan.lm.score(
-        [*asked, *prompts.content_free()],
-        list(prompts.labels),
-        context=context,
-        own_weight=plan.own_weight if method == "structured" else 1.0,
-    ).numpy()
+    queries = [*asked.queries, *asked.content_free]
+    scores = _log_probabilities(lm, method, queries, asked.labels, context, own_weight).numpy()
     cost = Cost(
         encode_s=encode_s,
         score_s=spent.seconds(),
@@ -318,9 +258,24 @@ def _score(
         groups=context.groups if context and k else 0,
         group_hits=hits,
     )
-    gold = np.array([task.labels.index(example.label) for example in examples], dtype=np.int64)
-    n = len(asked)
-    return Cell(method, k, seed, scores[:n], scores[n:], gold, np.array(plan.queries, dtype=np.int64), cost)
+    n = len(asked.queries)
+    gold, places = (np.array(values, dtype=np.int64) for values in (asked.gold, asked.places))
+    return Cell(method, k, seed, scores[:n], scores[n:], gold, places, cost)
+
+
+def _log_probabilities(
+    lm: LanguageModel,
+    method: str,
+    queries: Sequence[Tokens],
+    labels: Sequence[Tokens],
+    context: GroupedContext | None,
+    own_weight: OwnWeight,
+) -> LabelScores:
+    """Label log-probabilities [queries, labels] by a method: the one place that tells methods apart."""
+    if method == "structured" and context is not None:
+        weight = 2.0 * context.groups if own_weight == DOUBLE else own_weight
+        return lm.score(queries, labels, context=context, own_weight=weight)
+    return lm.score(queries, labels, context=context, own_weight=1.0)
 
 
 class _Timer:

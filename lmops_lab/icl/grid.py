@@ -1,0 +1,175 @@
+"""A sweep's grid: which values of which settings, typed, with the nearest name for a mistyped one."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmops_lab.attention.context import OwnWeight
+from lmops_lab.icl.calibration import CALIBRATIONS
+from lmops_lab.icl.experiment import METHODS
+from lmops_lab.icl.plan import check_own_weight
+from lmops_lab.weights import EMBEDDED
+
+_TASK_OPTIONS = ("name", "template", "labels", "label_column", "config", "train_split", "test_split")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "task": (str, Mapping),
+    "method": (str,),
+    "k": (int,),
+    "seed": (int,),
+    "group_size": (int,),
+    "own_weight": (str, int, float),
+    "bos": (str,),
+    "balanced": (bool,),
+    "calibration": (str,),
+}
+_WORDS: dict[str, tuple[str, ...]] = {
+    "method": METHODS,
+    "calibration": tuple(CALIBRATIONS),
+    "bos": ("none", "group", "shared"),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of these values is a cell of the sweep, and equal work is done once.
+
+    Calibrations are computed from stored log-probabilities: they multiply the rows of the table, not the work. A task
+    is a name as `load_task` takes it, or a mapping of that name and `load_task`'s other arguments.
+
+    Attributes:
+        queries: test examples asked at every cell.
+        dtype, device: as in `load_model`.
+    """
+
+    k: tuple[int, ...]
+    model: tuple[str, ...] = (EMBEDDED,)
+    task: tuple[str | Mapping[str, Any], ...] = ("reviews",)
+    method: tuple[str, ...] = METHODS
+    seed: tuple[int, ...] = (1, 2, 3)
+    group_size: tuple[int, ...] = (16,)
+    own_weight: tuple[OwnWeight, ...] = ("groups",)
+    bos: tuple[str, ...] = ("none",)
+    balanced: tuple[bool, ...] = (True,)
+    calibration: tuple[str, ...] = tuple(CALIBRATIONS)
+    queries: int = 200
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check({field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Grid":
+        """A grid from plain values; a single value stands for a list of one.
+
+        >>> Grid.of({"task": "reviews", "k": [0, 8], "own_weight": [1, "groups"]}).own_weight
+        (1, 'groups')
+
+        Raises:
+            ValueError: an unknown name (with the nearest one), a value of the wrong type, or no k.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ValueError(f"grid: there is no setting {name!r}; {nearest(str(name), known)}")
+        if "k" not in values:
+            raise ValueError("grid: k is missing; give the numbers of demonstrations, such as k: [0, 8, 64]")
+        listed = {name: _tuple(value) if name in _TYPES else value for name, value in values.items()}
+        _check(listed)
+        return cls(**listed)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Grid":
+        """A grid from a YAML or JSON file.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, no mapping in it, or what `of` refuses.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no grid at {str(path)!r}; give a YAML or JSON file, or a sweep's folder")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path.name} is not YAML ({error})") from error
+        if not isinstance(values, Mapping):
+            raise ValueError(  # noqa: TRY004
+                f"{path.name} holds a {type(values).__name__}; it needs settings such as 'k: [0, 8]'"
+            )
+        return cls.of(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `of` takes them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @property
+    def combinations(self) -> int:
+        """Rows that the table would have if no two combinations were the same work."""
+        count = 1
+        for name in _TYPES:
+            count *= len(getattr(self, name))
+        return count
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """What to write instead of an unknown word.
+
+    >>> nearest("seeed", ["k", "seed"])
+    "did you mean 'seed'? Known are k, seed"
+    """
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"{f'did you mean {near[0]!r}? ' if near else ''}Known are {', '.join(known)}"
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    for name in values.keys() & _TYPES.keys():
+        _check_values(name, values[name])
+    for weight in values.get("own_weight", ()):
+        check_own_weight(weight)
+    for task in values.get("task", ()):
+        _check_task(task)
+    for name, least in (("k", 0), ("seed", 0), ("group_size", 1)):
+        if min(values.get(name, [least])) < least:
+            raise ValueError(f"grid: {name} is {list(values[name])}; it starts at {least}")
+    queries = values.get("queries", 1)
+    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 1:
+        raise ValueError(f"grid: queries is {queries!r}; give a whole number from 1")
+    for name in ("dtype", "device"):
+        if not isinstance(values.get(name, ""), str):
+            raise ValueError(f"grid: {name} is {values[name]!r}; give one word such as 'auto'")
+
+
+def _check_values(name: str, values: Sequence[Any]) -> None:
+    if not values:
+        raise ValueError(f"grid: {name} has no values; give one or more")
+    types, known = _TYPES[name], _WORDS.get(name)
+    for value in values:
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            wanted = " or ".join(kind.__name__ for kind in types)
+            raise ValueError(f"grid: {name} has {value!r}, a {type(value).__name__}; it takes {wanted}")
+        if known and value not in known:
+            raise ValueError(f"grid: {name} {value!r} is unknown; {nearest(value, known)}")
+    if len({json.dumps(value, sort_keys=True, default=str) for value in values}) < len(values):
+        raise ValueError(f"grid: {name} has a value twice: {list(values)}; give each once")
+
+
+def _check_task(task: str | Mapping[str, Any]) -> None:
+    if isinstance(task, str):
+        return
+    for option in task:
+        if option not in _TASK_OPTIONS:
+            raise ValueError(f"grid: task {dict(task)} has no setting {option!r}; {nearest(option, _TASK_OPTIONS)}")
+    if not isinstance(task.get("name"), str):
+        raise ValueError(  # noqa: TRY004
+            f"grid: task {dict(task)} has no name; give a path or name as load_task takes it"
+        )

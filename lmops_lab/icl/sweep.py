@@ -1,0 +1,369 @@
+"""Sweeps: a grid becomes cells, each done once, each kept when it is done; the table needs no model."""
+
+import contextlib
+import errno
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from lmops_lab.files import atomic_file, write_text
+from lmops_lab.icl import cells, experiment
+from lmops_lab.icl.calibration import calibrate
+from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
+from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
+from lmops_lab.icl.experiment import keep, run_points
+from lmops_lab.icl.grid import Grid
+from lmops_lab.icl.outlines import dtype_name, outline_model
+from lmops_lab.icl.plan import Plan, Point, Pool, make_plan
+from lmops_lab.icl.tasks import Task, load_task
+from lmops_lab.models import LanguageModel, load_model
+from lmops_lab.runs.jobs import Job, Reporter, one_writer, report_failure, start_job
+
+FORMAT = "lmops-lab sweep 1"
+MANIFEST, CELLS = "sweep.json", "cells"
+EXECUTORS = ("local", "dask")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One encoding with its points, and the model that does it: name and dtype as `load_model` takes them."""
+
+    model: str
+    dtype: str
+    device: str
+    fingerprint: str
+    pool: Pool
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Everything a grid asks for, without repetition, before anything is computed.
+
+    Attributes:
+        outlines: the models without weights, by name.
+        skipped: (model, task, method, k, reason) of cells that cannot exist.
+    """
+
+    grid: Grid
+    works: tuple[Work, ...]
+    outlines: Mapping[str, LanguageModel]
+    skipped: tuple[tuple[str, str, str, int, str], ...]
+
+    @property
+    def points(self) -> list[Point]:
+        """All cells to be, in the order of the work."""
+        return [point for work in self.works for point in work.pool.points]
+
+
+def plan_sweep(grid: Grid, tasks: Mapping[str, Task] | None = None) -> SweepPlan:
+    """Expand a grid to its cells and check all of them, without any model's weights.
+
+    Args:
+        tasks: tasks by the name that the grid gives them, where they exist only in memory.
+
+    Raises:
+        ValueError, FileNotFoundError: whatever the models, the tasks or their combination do not allow.
+    """
+    outlines = {name: outline_model(name, dtype=grid.dtype, device=grid.device) for name in grid.model}
+    loaded = [_load_task(task, tasks or {}) for task in grid.task]
+    works: list[Work] = []
+    skipped: dict[tuple[str, str, str, int, str], None] = {}
+    seen: set[str] = set()
+    for name, lm in outlines.items():
+        for task in loaded:
+            for plan in _plans(grid, lm, task):
+                skipped |= {(name, task.name, *at, why): None for at, why in plan.skipped.items()}
+                for pool in plan.pools:
+                    new = tuple(point for point in pool.points if point.name not in seen)
+                    seen |= {point.name for point in new}
+                    if new:
+                        held = replace(pool, points=new)
+                        works.append(Work(name, dtype_name(lm), grid.device, lm.fingerprint, held))
+    if not works:
+        raise ValueError(f"no cell of the grid can be run: {list(skipped)}; use a smaller k or another method")
+    return SweepPlan(grid, tuple(works), outlines, tuple(skipped))
+
+
+def run_sweep(
+    grid: Grid | Mapping[str, Any],
+    folder: Path | str,
+    *,
+    tasks: Mapping[str, Task] | None = None,
+    executor: str = "local",
+    scheduler: Any = None,
+    workers: int = 2,
+    threads: int | None = None,
+    only_missing: bool = True,
+    progress: bool = True,
+) -> "Sweep":
+    """Run every cell of a grid that `folder` does not hold yet.
+
+    Each finished cell is written at once. Stop it, kill it, call it again: finished cells stay, the others follow, and
+    the numbers are those of an undisturbed run. One process writes to a folder at a time; others may watch it.
+
+    Args:
+        executor: "local" (this process) or "dask" (a Dask cluster; `pip install lmops-lab[dask]`).
+        scheduler: for "dask": address of a scheduler ("tcp://host:8786") or a `distributed.Client`; None starts a
+            cluster of processes on this machine.
+        workers: how many processes such a local cluster has.
+        threads: threads of one model; default: torch's own number here, 1 on a Dask worker. The last digits of a score
+            can depend on it, so it has to be the same where runs are compared.
+        only_missing: False computes all cells anew.
+
+    Raises:
+        ValueError: anything wrong with the grid or the folder, before work begins.
+        FolderBusyError: another process is writing to the folder.
+        OSError: the disk is full; finished cells stay.
+    """
+    folder = Path(folder)
+    try:
+        grid = grid if isinstance(grid, Grid) else Grid.of(grid)
+        if executor not in EXECUTORS:
+            raise ValueError(f"executor is {executor!r}; choose among {', '.join(EXECUTORS)}")  # noqa: TRY301
+        check_folder(folder)
+        plan = plan_sweep(grid, tasks)
+    except (ValueError, OSError) as error:
+        report_failure(folder, error)
+        raise
+    with one_writer(folder):
+        store = CellStore(folder / CELLS)
+        missing = _missing(plan, store) if only_missing else {point.name for point in plan.points}
+        _check_space(folder, plan, len(missing))
+        _write_manifest(folder, plan)
+        works = [_only(work, missing) for work in plan.works]
+        works = [work for work in works if work.pool.points]
+        total = len(plan.points)
+        with (
+            Reporter(folder, total, total - len(missing)) as report,
+            _explained(folder, report),
+            tqdm(total=total, initial=total - len(missing), desc="sweep", unit="cell", disable=not progress) as bar,
+        ):
+            if executor == "dask":
+                from lmops_lab.icl.cluster import run_on_dask
+
+                done = run_on_dask(works, scheduler=scheduler, workers=workers, threads=threads or 1, report=report)
+            else:
+                done = _run_here(works, threads, report)
+            with contextlib.closing(done):
+                for work, point, cell in done:
+                    keep(store, work.pool, point, cell)
+                    report.finished_one(_words(point))
+                    bar.update()
+            sweep = Sweep(folder)
+            _write_table(folder, sweep.table())
+    return sweep
+
+
+def start_sweep(grid: Grid | Mapping[str, Any], folder: Path | str, arguments: Sequence[str] = ()) -> Job:
+    """Run a sweep in a child process that survives this one; watch it through the job that is returned.
+
+    Args:
+        arguments: more options of `lmops-lab sweep`, such as "--executor", "dask".
+
+    Raises:
+        ValueError: a grid or a folder that cannot be used. What else is wrong stands in the job's status.
+    """
+    folder = Path(folder).resolve()
+    grid = grid if isinstance(grid, Grid) else Grid.of(grid)
+    check_folder(folder)
+    asked = folder / "grid.json"
+    with one_writer(folder):
+        write_text(asked, json.dumps(grid.to_dict(), indent=1) + "\n")
+    command = ["-m", "lmops_lab.cli", "sweep", str(asked), "--folder", str(folder), "--quiet", *arguments]
+    return start_job(folder, command)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder as results: everything that is finished, complete or not."""
+
+    folder: Path
+
+    @property
+    def grid(self) -> Grid:
+        """What was asked for.
+
+        Raises:
+            FileNotFoundError, ValueError: no sweep here, or one of another version.
+        """
+        return Grid.of(_manifest(self.folder)["grid"])
+
+    def cells(self) -> Iterator[tuple[str, dict[str, Any], Cell]]:
+        """Name, settings and scores of each finished cell, in the order of the grid."""
+        store = CellStore(self.folder / CELLS)
+        for name, settings in _manifest(self.folder)["cells"].items():
+            cell = store.read(name)
+            if cell is not None:
+                yield name, settings, cell
+
+    def table(self, calibrations: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row a cell and calibration: its settings and the accuracy over its queries."""
+        rows = []
+        for name, settings, cell in self.cells():
+            for calibration in calibrations or self.grid.calibration:
+                right = calibrate(calibration, cell.scores, cell.content_free).argmax(-1) == cell.gold
+                found = {"accuracy": float(right.mean()), "queries": len(cell.gold), "groups": cell.cost.groups}
+                shown = {column: settings.get(column) for column in SETTINGS}
+                rows.append({**shown, "calibration": calibration, **found, "cell": name})
+        return pd.DataFrame(rows)
+
+    def curve(self, **chosen: Any) -> ICLCurve:
+        """The cells of one model, task and setting as a curve, with its intervals, differences and figure.
+
+        >>> Sweep(folder).curve(task="sst2", own_weight="groups")  # doctest: +SKIP
+
+        Args:
+            chosen: values of settings (`SETTINGS`); points to which a setting does not apply belong to every choice.
+
+        Raises:
+            ValueError: nothing fits, or more than one curve does.
+        """
+        for name in chosen:
+            if name not in SETTINGS:
+                raise ValueError(f"there is no setting {name!r}; choose among {', '.join(SETTINGS)}")
+        fitting = [
+            (settings, cell)
+            for _, settings, cell in self.cells()
+            if all(settings.get(name) in (None, value) for name, value in chosen.items())
+        ]
+        if not fitting:
+            raise ValueError(f"no finished cell has {chosen}")
+        mixed = {name: {s.get(name) for s, _ in fitting} - {None} for name in SETTINGS}
+        mixed = {n: values for n, values in mixed.items() if len(values) > 1 and n not in ("method", "k", "seed")}
+        if mixed:
+            raise ValueError(f"these cells are several curves; choose one value of each of {mixed}")
+        known = [ZERO_SHOT, *experiment.METHODS]
+        ordered = sorted((cell for _, cell in fitting), key=lambda c: (known.index(c.method), c.k, c.seed))
+        about = {**fitting[0][0], "task_name": fitting[0][0]["task"], "queries": len(ordered[0].gold)}
+        return ICLCurve(tuple(ordered), self.labels(str(fitting[0][0]["task"])), about)
+
+    def labels(self, task: str) -> tuple[str, ...]:
+        """Label names of a task in the order of its scores."""
+        return tuple(_manifest(self.folder)["labels"][task])
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose cells another version computed: numbers of two versions do not belong in one table.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if (folder / MANIFEST).exists():
+        about = _manifest(folder)
+        versions = dict(zip(("lmops-lab", "torch", "transformers"), about["versions"], strict=False))
+        if about["versions"] != list(experiment._versions()) or about["cell_format"] != cells.FORMAT:
+            raise ValueError(
+                f"the cells in {str(folder)!r} come from {versions} ({about['cell_format']}), but this is "
+                f"{experiment._versions()} ({cells.FORMAT}); use a new folder, or install those versions to go on here"
+            )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} holds no sweep ({MANIFEST})")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        fits = about["format"] == FORMAT and {"versions", "cell_format", "grid", "cells", "labels"} <= about.keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); its cells are whole: run the sweep there again") from error
+    if not fits:
+        raise ValueError(f"{path} has format {about['format']!r}, this version reads {FORMAT!r}; use a new folder")
+    return about
+
+
+def _write_manifest(folder: Path, plan: SweepPlan) -> None:
+    about = {
+        "format": FORMAT,
+        "cell_format": cells.FORMAT,
+        "versions": list(experiment._versions()),
+        "grid": plan.grid.to_dict(),
+        "labels": {p.settings["task"]: list(w.pool.questions.names) for w in plan.works for p in w.pool.points[:1]},
+        "skipped": [list(entry) for entry in plan.skipped],
+        "cells": {point.name: {name: point.settings.get(name) for name in SETTINGS} for point in plan.points},
+    }
+    write_text(folder / MANIFEST, json.dumps(about, indent=1) + "\n")
+
+
+def _load_task(task: str | Mapping[str, Any], given: Mapping[str, Task]) -> Task:
+    if isinstance(task, str):
+        return given[task] if task in given else load_task(task)
+    options = dict(task)
+    return load_task(options.pop("name"), **options)
+
+
+def _plans(grid: Grid, lm: LanguageModel, task: Task) -> Iterator[Plan]:
+    for bos in grid.bos:
+        for balanced in grid.balanced:
+            for size in grid.group_size:
+                asked = (grid.k, grid.method, grid.seed, grid.queries, size, bos, grid.own_weight, balanced)
+                yield make_plan(lm, task, experiment.settings(*asked))
+
+
+def _missing(plan: SweepPlan, store: CellStore) -> set[str]:
+    return {point.name for point in plan.points if store.read(point.name) is None}
+
+
+def _only(work: Work, names: set[str]) -> Work:
+    return replace(work, pool=replace(work.pool, points=tuple(p for p in work.pool.points if p.name in names)))
+
+
+def _run_here(works: Sequence[Work], threads: int | None, report: Reporter) -> Iterator[tuple[Work, Point, Cell]]:
+    """Work through the pools in order, with one model in memory at a time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        lm = None
+        for work in works:
+            if lm is None or lm.fingerprint != work.fingerprint:
+                report.doing(f"loading {work.model}")
+                lm = load_model(work.model, dtype=work.dtype, device=work.device)
+            for point, cell in run_points(lm, work.pool, work.pool.points, tell=report.doing):
+                yield work, point, cell
+    finally:
+        torch.set_num_threads(before)
+
+
+def _words(point: Point) -> str:
+    return " ".join(f"{name}={value}" for name, value in point.settings.items() if value is not None)
+
+
+def _check_space(folder: Path, plan: SweepPlan, count: int) -> None:
+    questions = plan.works[0].pool.questions
+    rows = len(questions.queries) + len(questions.content_free)
+    needed = count * (rows * (4 * len(questions.labels) + 16) + 16_000) + 2**20
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{count} cells need about {needed / 1e6:.1f} MB in {str(folder)!r}, but {free / 1e6:.1f} MB are free; "
+            "make room or choose another disk",
+        )
+
+
+@contextlib.contextmanager
+def _explained(folder: Path, report: Reporter) -> Iterator[None]:
+    """Say of a full disk what is lost (nothing) and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise OSError(
+                errno.ENOSPC,
+                f"no space left for {str(folder)!r}; {report.status.done} of {report.status.total} cells are finished "
+                "and stay: make room and run the sweep again",
+            ) from error
+        raise
+
+
+def _write_table(folder: Path, table: pd.DataFrame) -> None:
+    with atomic_file(folder / "table.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
+    write_text(folder / "table.csv", table.to_csv(index=False))
