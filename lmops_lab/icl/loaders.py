@@ -1,10 +1,11 @@
 """Read labelled rows from JSONL, CSV and Parquet files and from `datasets`, each with the place it came from."""
 
 import csv
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -106,31 +107,99 @@ def _read_csv(path: Path) -> Rows:
     return rows
 
 
+class Loaded(NamedTuple):
+    """Rows by split, and the class names of every column that has them, in the data's own order."""
+
+    splits: dict[str, Rows]
+    class_names: dict[str, tuple[str, ...]]
+
+
+def load_data(where: str | Path, config: str | None = None, *, limits: Mapping[str, int] | None = None) -> Loaded:
+    """Rows of a local file or folder, or of a `datasets` dataset by name.
+
+    A folder that holds Parquet files anywhere is read by `datasets`, so that class names and configurations are those
+    of the original; other local data by this module.
+
+    Args:
+        where: a path or a dataset's name.
+        config: configuration of a dataset.
+        limits: split -> at most so many of its rows, drawn with seed 1; splits not named stay empty. None reads all.
+
+    Raises:
+        ValueError: a malformed file, or a dataset that cannot be found or reached.
+        FileNotFoundError: a path that does not exist.
+    """
+    path = Path(where).expanduser()
+    local = isinstance(where, Path) or str(where).startswith((".", "/", "~")) or path.suffix in SUFFIXES
+    if local and not path.exists():
+        raise FileNotFoundError(f"there is no data at {str(where)!r}; give an existing file or folder")
+    if path.is_file() or (path.is_dir() and not any(path.rglob("*.parquet"))):
+        splits = load_local_splits(path)
+        if limits is not None:
+            chosen = {split: _drawn(len(rows), limits.get(split, 0)) for split, rows in splits.items()}
+            splits = {split: [rows[i] for i in chosen[split]] for split, rows in splits.items()}
+        return Loaded(splits, {})
+    loaded = _load_dataset(str(path) if path.is_dir() else str(where), config)
+    splits, class_names = {}, {}
+    for split, data in loaded.items():
+        names = {column: tuple(f.names) for column, f in data.features.items() if getattr(f, "names", None)}
+        class_names.update(names)
+        drawn = _drawn(len(data), len(data) if limits is None else limits.get(str(split), 0))
+        kept = data if len(drawn) == len(data) else data.select(drawn)
+        splits[str(split)] = [
+            (f"{where} {split} row {number + 1}", _named(row, names)) for number, row in zip(drawn, kept, strict=True)
+        ]
+    return Loaded(splits, class_names)
+
+
 def load_hub_splits(name: str, config: str | None = None) -> dict[str, Rows]:
     """Rows by split of a `datasets` dataset; class numbers become the dataset's own label names.
 
     Raises:
         ValueError: the dataset cannot be found or reached.
     """
+    return load_data(name, config).splits
+
+
+def _load_dataset(name: str, config: str | None) -> Any:  # a datasets.DatasetDict, imported late
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, config)
+        try:
+            return datasets.load_dataset(name, config)
+        except RuntimeError as error:
+            # Older datasets of the Hub are Python scripts, which the library no longer runs; the Hub keeps their rows
+            # as Parquet on a branch of its own.
+            if "scripts are no longer supported" not in str(error):
+                raise
+            return datasets.load_dataset(name, config, revision="refs/convert/parquet")
     except Exception as error:  # the library raises many kinds, from network to parsing
         raise ValueError(
             f"dataset {name!r} (config {config!r}) cannot be loaded: {error}. Check the name and the network, or give "
             "a local file or folder"
         ) from error
-    return {str(split): _dataset_rows(data, f"{name} {split}") for split, data in loaded.items()}
 
 
-def _dataset_rows(data: Any, where: str) -> Rows:  # a datasets.Dataset, imported late
-    names = {column: f.names for column, f in data.features.items() if hasattr(f, "names")}
-    rows: Rows = []
-    for number, row in enumerate(data, 1):
-        named = {
-            column: names[column][value] if column in names and isinstance(value, int) and value >= 0 else value
-            for column, value in row.items()
-        }
-        rows.append((f"{where} row {number}", named))
-    return rows
+def _drawn(rows: int, limit: int) -> list[int]:
+    """Numbers of at most `limit` rows, drawn with the seed of the reference (1), in their own order."""
+    if rows <= limit:
+        return list(range(rows))
+    return sorted(np.random.default_rng(1).permutation(rows)[:limit].tolist())
+
+
+def _named(row: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The row with class numbers as names; -1, the usual mark of a hidden label, stays."""
+    return {
+        column: names[column][value] if column in names and isinstance(value, int) and value >= 0 else value
+        for column, value in row.items()
+    }
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint such as "; did you mean 'template'?", or nothing where no known word is close.
+
+    >>> nearest("tempalte", ["template", "labels"])
+    "; did you mean 'template'?"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
