@@ -1,5 +1,6 @@
-"""Jupyter widgets of LMOps Lab: they show stored results and never call a model."""
+"""Jupyter widgets of LMOps Lab: they show stored results and never call a model of their own accord."""
 
 from widgets.icl_curve import ICLCurveExplorer
+from widgets.prompt_comparison import PromptComparison
 
-__all__ = ["ICLCurveExplorer"]
+__all__ = ["ICLCurveExplorer", "PromptComparison"]
