@@ -1,0 +1,122 @@
+"""A tiny CLIPModel: pictures and captions that belong together get similar vectors."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from lmops_lab.emojiworld.dataset import Scenes
+from lmops_lab.emojiworld.recipe import Recipe
+from lmops_lab.emojiworld.recogniser import to_tensor
+from lmops_lab.emojiworld.settings import SIZE
+from lmops_lab.emojiworld.tokens import PLACES
+
+_HEAD_WIDTH = 32
+_LARGEST_SCALE = math.log(100.0)
+
+
+def build_clip(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """An untrained CLIPModel for 64 x 64 pictures, initialised from the recipe's seed."""
+    common = {
+        "hidden_size": recipe.width,
+        "intermediate_size": 3 * recipe.width,
+        "num_attention_heads": max(1, recipe.width // _HEAD_WIDTH),
+        "projection_dim": recipe.width,
+    }
+    text = {
+        **common,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": recipe.text_layers,
+        "max_position_embeddings": PLACES,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {**common, "num_hidden_layers": recipe.vision_layers, "image_size": SIZE, "patch_size": recipe.patch}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed + 1)
+        return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.width))
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    """CLIP's own preparation of pictures, at 64 x 64."""
+    return CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
+
+
+def clip_pixels(images: NDArray[np.uint8]) -> Tensor:
+    """What `image_processor` makes of 64 x 64 pictures, for whole arrays at once: [batch, 3, 64, 64]."""
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return ((to_tensor(images) + 1) / 2 - mean) / deviation
+
+
+def contrastive_loss(
+    model: CLIPModel, scenes: Scenes, tokens: NDArray[np.uint16], batch: int, generator: torch.Generator
+) -> Tensor:
+    """Cross-entropy of finding each picture's caption in the batch and each caption's picture.
+
+    Equal captions count as equally right: in a world of a few hundred plain captions, every batch has some.
+
+    Args:
+        tokens: token ids of all wordings: [scenes, wordings, 77].
+    """
+    rows = torch.randint(len(scenes), (batch,), generator=generator).numpy()
+    wording = torch.randint(tokens.shape[1], (batch,), generator=generator).numpy()
+    ids = torch.from_numpy(tokens[rows, wording].astype(np.int64))
+    ids = ids[:, : longest(ids, int(model.config.text_config.eos_token_id))]
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=_LARGEST_SCALE)
+    logits = model(input_ids=ids, pixel_values=clip_pixels(scenes.images[rows])).logits_per_image
+    same = (ids[:, None] == ids[None]).all(-1).float()  # [batch, batch]
+    target = same / same.sum(-1, keepdim=True)
+    return -(target * (logits.log_softmax(-1) + logits.log_softmax(0).T)).sum(-1).mean() / 2
+
+
+def longest(ids: Tensor, end: int) -> int:
+    """Places up to the last first end token: what comes after it is padding, which a causal encoder does not look at."""
+    return int((ids == end).int().argmax(-1).max()) + 1
+
+
+@torch.no_grad()
+def image_features(model: CLIPModel, images: NDArray[np.uint8], batch: int = 64) -> Tensor:
+    """L2-normalised features of pictures: [pictures, width]."""
+    parts = [
+        model.get_image_features(pixel_values=clip_pixels(images[start : start + batch])).pooler_output
+        for start in range(0, len(images), batch)
+    ]
+    return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+
+
+@torch.no_grad()
+def text_features(model: CLIPModel, tokens: NDArray[np.uint16], batch: int = 64) -> Tensor:
+    """L2-normalised features of captions given as token ids [captions, 77]: [captions, width]."""
+    ids = torch.from_numpy(tokens.astype(np.int64))
+    parts = [
+        model.get_text_features(input_ids=ids[start : start + batch]).pooler_output
+        for start in range(0, len(ids), batch)
+    ]
+    return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+
+
+def ranking_accuracy(images: Tensor, captions: Tensor, among: int = 20, seed: int = 0) -> float:
+    """How often a picture's own caption is the most similar among `among` captions, the others drawn at random.
+
+    Args:
+        images, captions: normalised features in the same order: [scenes, width].
+
+    Raises:
+        ValueError: fewer scenes than captions to choose from.
+    """
+    count = len(images)
+    if count < among:
+        raise ValueError(f"{count} scenes are too few to choose among {among} captions")
+    random = np.random.default_rng(seed)
+    similarity = (images @ captions.T).numpy()  # [scenes, scenes]
+    right = 0
+    for row in range(count):
+        others = random.choice(np.delete(np.arange(count), row), among - 1, replace=False)
+        right += bool(similarity[row, row] >= similarity[row, others].max())
+    return right / count
