@@ -7,11 +7,12 @@ from pathlib import Path
 
 from papermill.exceptions import PapermillExecutionError
 
+from lmops_lab.icl.commands import add_commands
 from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook
 from lmops_lab.runs.parameters import check_parameters, parse_value, read_parameters
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one a way to end
     """Parse the command line and run it; errors of use end with one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="lmops-lab", description="Prompt research in notebooks.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -22,8 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     show = commands.add_parser("parameters", help="list a notebook's parameters and their defaults")
     show.add_argument("notebook")
+    add_commands(commands)
     options = parser.parse_args(arguments)
     try:
+        if hasattr(options, "answer"):
+            print(options.answer(options))
+            return 0
         notebook = find_notebook(options.notebook)
         if options.command == "parameters":
             for name, parameter in read_parameters(notebook).items():
@@ -33,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_parameters(read_parameters(notebook), given)
         folder = options.folder or next_folder(Path("runs"), notebook, given)
         done = run_notebook(notebook, given, folder, progress=not options.quiet)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"lmops-lab: {error}", file=sys.stderr)
         return 2
     except PapermillExecutionError as error:
@@ -41,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"lmops-lab: {error.ename} in cell {error.exec_count} of {notebook.name}: {error.evalue}", file=sys.stderr
         )
         print(f"  the notebook up to there is in {folder}; the same command continues", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        print(f"lmops-lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nlmops-lab: stopped; finished points are kept, the same command continues", file=sys.stderr)

@@ -80,7 +80,7 @@ class Grid:
                 raise ValueError(f"grid: there is no setting {name!r}; {nearest(str(name), known)}")
         if "k" not in values:
             raise ValueError("grid: k is missing; give the numbers of demonstrations, such as k: [0, 8, 64]")
-        listed = {name: _tuple(value) if name in _TYPES else value for name, value in values.items()}
+        listed: dict[str, Any] = {name: _tuple(value) if name in _TYPES else value for name, value in values.items()}
         _check(listed)
         return cls(**listed)
 
@@ -154,7 +154,8 @@ def _check_values(name: str, values: Sequence[Any]) -> None:
         raise ValueError(f"grid: {name} has no values; give one or more")
     types, known = _TYPES[name], _WORDS.get(name)
     for value in values:
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+        if not fits:
             wanted = " or ".join(kind.__name__ for kind in types)
             raise ValueError(f"grid: {name} has {value!r}, a {type(value).__name__}; it takes {wanted}")
         if known and value not in known:
@@ -168,7 +169,9 @@ def _check_task(task: str | Mapping[str, Any]) -> None:
         return
     for option in task:
         if option not in _TASK_OPTIONS:
-            raise ValueError(f"grid: task {dict(task)} has no setting {option!r}; {nearest(option, _TASK_OPTIONS)}")
+            raise ValueError(
+                f"grid: task {dict(task)} has no setting {option!r}; {nearest(str(option), _TASK_OPTIONS)}"
+            )
     if not isinstance(task.get("name"), str):
         raise ValueError(  # noqa: TRY004
             f"grid: task {dict(task)} has no name; give a path or name as load_task takes it"

@@ -4,30 +4,26 @@ import contextlib
 import errno
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lmops_lab.files import atomic_file, write_text
+from lmops_lab.files import write_text
 from lmops_lab.icl import cells, experiment
-from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
-from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.experiment import keep, run_points
 from lmops_lab.icl.grid import Grid
 from lmops_lab.icl.outlines import dtype_name, outline_model
 from lmops_lab.icl.plan import Plan, Point, Pool, make_plan
+from lmops_lab.icl.results import CELLS, FORMAT, MANIFEST, Sweep, check_folder
 from lmops_lab.icl.tasks import Task, load_task
 from lmops_lab.models import LanguageModel, load_model
 from lmops_lab.runs.jobs import Job, Reporter, one_writer, report_failure, start_job
 
-FORMAT = "lmops-lab sweep 1"
-MANIFEST, CELLS = "sweep.json", "cells"
 EXECUTORS = ("local", "dask")
 
 
@@ -102,7 +98,7 @@ def run_sweep(
     threads: int | None = None,
     only_missing: bool = True,
     progress: bool = True,
-) -> "Sweep":
+) -> Sweep:
     """Run every cell of a grid that `folder` does not hold yet.
 
     Each finished cell is written at once. Stop it, kill it, call it again: finished cells stay, the others follow, and
@@ -134,8 +130,8 @@ def run_sweep(
         raise
     with one_writer(folder):
         store = CellStore(folder / CELLS)
-        missing = _missing(plan, store) if only_missing else {point.name for point in plan.points}
-        _check_space(folder, plan, len(missing))
+        missing = missing_points(plan, store) if only_missing else {point.name for point in plan.points}
+        _check_space(folder, plan, missing)
         _write_manifest(folder, plan)
         works = [_only(work, missing) for work in plan.works]
         works = [work for work in works if work.pool.points]
@@ -157,7 +153,7 @@ def run_sweep(
                     report.finished_one(_words(point))
                     bar.update()
             sweep = Sweep(folder)
-            _write_table(folder, sweep.table())
+            sweep.write_table()
     return sweep
 
 
@@ -178,105 +174,6 @@ def start_sweep(grid: Grid | Mapping[str, Any], folder: Path | str, arguments: S
         write_text(asked, json.dumps(grid.to_dict(), indent=1) + "\n")
     command = ["-m", "lmops_lab.cli", "sweep", str(asked), "--folder", str(folder), "--quiet", *arguments]
     return start_job(folder, command)
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep's folder as results: everything that is finished, complete or not."""
-
-    folder: Path
-
-    @property
-    def grid(self) -> Grid:
-        """What was asked for.
-
-        Raises:
-            FileNotFoundError, ValueError: no sweep here, or one of another version.
-        """
-        return Grid.of(_manifest(self.folder)["grid"])
-
-    def cells(self) -> Iterator[tuple[str, dict[str, Any], Cell]]:
-        """Name, settings and scores of each finished cell, in the order of the grid."""
-        store = CellStore(self.folder / CELLS)
-        for name, settings in _manifest(self.folder)["cells"].items():
-            cell = store.read(name)
-            if cell is not None:
-                yield name, settings, cell
-
-    def table(self, calibrations: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row a cell and calibration: its settings and the accuracy over its queries."""
-        rows = []
-        for name, settings, cell in self.cells():
-            for calibration in calibrations or self.grid.calibration:
-                right = calibrate(calibration, cell.scores, cell.content_free).argmax(-1) == cell.gold
-                found = {"accuracy": float(right.mean()), "queries": len(cell.gold), "groups": cell.cost.groups}
-                shown = {column: settings.get(column) for column in SETTINGS}
-                rows.append({**shown, "calibration": calibration, **found, "cell": name})
-        return pd.DataFrame(rows)
-
-    def curve(self, **chosen: Any) -> ICLCurve:
-        """The cells of one model, task and setting as a curve, with its intervals, differences and figure.
-
-        >>> Sweep(folder).curve(task="sst2", own_weight="groups")  # doctest: +SKIP
-
-        Args:
-            chosen: values of settings (`SETTINGS`); points to which a setting does not apply belong to every choice.
-
-        Raises:
-            ValueError: nothing fits, or more than one curve does.
-        """
-        for name in chosen:
-            if name not in SETTINGS:
-                raise ValueError(f"there is no setting {name!r}; choose among {', '.join(SETTINGS)}")
-        fitting = [
-            (settings, cell)
-            for _, settings, cell in self.cells()
-            if all(settings.get(name) in (None, value) for name, value in chosen.items())
-        ]
-        if not fitting:
-            raise ValueError(f"no finished cell has {chosen}")
-        mixed = {name: {s.get(name) for s, _ in fitting} - {None} for name in SETTINGS}
-        mixed = {n: values for n, values in mixed.items() if len(values) > 1 and n not in ("method", "k", "seed")}
-        if mixed:
-            raise ValueError(f"these cells are several curves; choose one value of each of {mixed}")
-        known = [ZERO_SHOT, *experiment.METHODS]
-        ordered = sorted((cell for _, cell in fitting), key=lambda c: (known.index(c.method), c.k, c.seed))
-        about = {**fitting[0][0], "task_name": fitting[0][0]["task"], "queries": len(ordered[0].gold)}
-        return ICLCurve(tuple(ordered), self.labels(str(fitting[0][0]["task"])), about)
-
-    def labels(self, task: str) -> tuple[str, ...]:
-        """Label names of a task in the order of its scores."""
-        return tuple(_manifest(self.folder)["labels"][task])
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder whose cells another version computed: numbers of two versions do not belong in one table.
-
-    Raises:
-        ValueError: naming both.
-    """
-    if (folder / MANIFEST).exists():
-        about = _manifest(folder)
-        versions = dict(zip(("lmops-lab", "torch", "transformers"), about["versions"], strict=False))
-        if about["versions"] != list(experiment._versions()) or about["cell_format"] != cells.FORMAT:
-            raise ValueError(
-                f"the cells in {str(folder)!r} come from {versions} ({about['cell_format']}), but this is "
-                f"{experiment._versions()} ({cells.FORMAT}); use a new folder, or install those versions to go on here"
-            )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} holds no sweep ({MANIFEST})")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        fits = about["format"] == FORMAT and {"versions", "cell_format", "grid", "cells", "labels"} <= about.keys()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); its cells are whole: run the sweep there again") from error
-    if not fits:
-        raise ValueError(f"{path} has format {about['format']!r}, this version reads {FORMAT!r}; use a new folder")
-    return about
 
 
 def _write_manifest(folder: Path, plan: SweepPlan) -> None:
@@ -307,7 +204,8 @@ def _plans(grid: Grid, lm: LanguageModel, task: Task) -> Iterator[Plan]:
                 yield make_plan(lm, task, experiment.settings(*asked))
 
 
-def _missing(plan: SweepPlan, store: CellStore) -> set[str]:
+def missing_points(plan: SweepPlan, store: CellStore) -> set[str]:
+    """Names of the cells that are not there yet, or damaged."""
     return {point.name for point in plan.points if store.read(point.name) is None}
 
 
@@ -315,7 +213,7 @@ def _only(work: Work, names: set[str]) -> Work:
     return replace(work, pool=replace(work.pool, points=tuple(p for p in work.pool.points if p.name in names)))
 
 
-def _run_here(works: Sequence[Work], threads: int | None, report: Reporter) -> Iterator[tuple[Work, Point, Cell]]:
+def _run_here(works: Sequence[Work], threads: int | None, report: Reporter) -> Generator[tuple[Work, Point, Cell]]:
     """Work through the pools in order, with one model in memory at a time."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
@@ -335,16 +233,23 @@ def _words(point: Point) -> str:
     return " ".join(f"{name}={value}" for name, value in point.settings.items() if value is not None)
 
 
-def _check_space(folder: Path, plan: SweepPlan, count: int) -> None:
-    questions = plan.works[0].pool.questions
-    rows = len(questions.queries) + len(questions.content_free)
-    needed = count * (rows * (4 * len(questions.labels) + 16) + 16_000) + 2**20
-    free = shutil.disk_usage(folder).free
+def needed_space(plan: SweepPlan, names: set[str]) -> int:
+    """Bytes that cells take on disk: their scores, and what every file holds besides."""
+    rows = 0
+    for work in plan.works:
+        asked = work.pool.questions
+        per_cell = (len(asked.queries) + len(asked.content_free)) * (4 * len(asked.labels) + 16) + 16_000
+        rows += per_cell * sum(point.name in names for point in work.pool.points)
+    return rows
+
+
+def _check_space(folder: Path, plan: SweepPlan, names: set[str]) -> None:
+    needed, free = needed_space(plan, names) + 2**20, shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"{count} cells need about {needed / 1e6:.1f} MB in {str(folder)!r}, but {free / 1e6:.1f} MB are free; "
-            "make room or choose another disk",
+            f"{len(names)} cells need about {needed / 1e6:.1f} MB in {str(folder)!r}, but {free / 1e6:.1f} MB are "
+            "free; make room or choose another disk",
         )
 
 
@@ -361,9 +266,3 @@ def _explained(folder: Path, report: Reporter) -> Iterator[None]:
                 "and stay: make room and run the sweep again",
             ) from error
         raise
-
-
-def _write_table(folder: Path, table: pd.DataFrame) -> None:
-    with atomic_file(folder / "table.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
-    write_text(folder / "table.csv", table.to_csv(index=False))

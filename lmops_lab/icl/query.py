@@ -1,0 +1,160 @@
+"""Ask stored results in SQL: DuckDB over the Parquet files of finished cells."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
+from lmops_lab.icl.cells import FORMAT, SETTINGS, CellStore
+from lmops_lab.icl.grid import nearest
+
+VIEWS = {
+    "cells": "one row a cell: settings, cost, file",
+    "scores": "one row a cell, query and label: label log-probability (nats)",
+    "answers": "one row a cell, query and calibration: gold, answer, correct",
+}
+
+
+# A row of `stored` holds the scores of all labels; gold is -1 for inputs without content.
+_SCORES = f"""
+select cell, {", ".join(f"stored.{name}" for name in SETTINGS)}, query,
+       case when gold >= 0 then labels[gold + 1] end as gold, unnest(labels) as label, unnest(scores) as log_probability
+from stored join (select cell, labels from about) using (cell)
+"""  # noqa: S608 - nothing but column names of this package
+
+
+def query(sql: str, folders: Sequence[Path | str] = ("runs",)) -> pd.DataFrame:
+    """The rows that a SQL statement gives over all finished cells in these folders and below.
+
+    Three views are there: `cells` (settings, cost), `scores` (cell, query, label, log_probability) and `answers`
+    (cell, query, calibration, gold, answer, correct), the last two with the settings of their cell. For instance
+    `select task, method, k, avg(correct::int) from answers where calibration = 'batch' group by all order by all`.
+
+    Raises:
+        FileNotFoundError: no finished cell.
+        ValueError: SQL that DuckDB refuses, or no readable cell of this version.
+    """
+    files = find_cells(folders)
+    with duckdb.connect() as database:
+        shown = ", ".join(SETTINGS)
+        database.register("about", _about(files))
+        settled = f"select cell, {shown}, * exclude (cell, {shown}, labels) from about"  # noqa: S608 - as above
+        database.execute(f"create view cells as {settled}")
+        if _names("scores", sql):
+            stored = database.read_parquet([str(file) for file in files])
+            database.register("stored", stored.to_arrow_table())
+            database.execute(f"create view scores as {_SCORES}")
+        if _names("answers", sql):
+            database.register("answers", _answers(files))
+        try:
+            return database.sql(sql).df()
+        except (duckdb.CatalogException, duckdb.BinderException) as error:
+            views = "; ".join(f"{name}: {what}" for name, what in VIEWS.items())
+            raise ValueError(f"{str(error).strip()}\nThere are these views. {views}") from error
+        except duckdb.Error as error:
+            raise ValueError(str(error).strip()) from error
+        except AttributeError as error:  # a statement that returns nothing
+            raise ValueError(f"{sql!r} returns no rows; ask with select, describe or summarize") from error
+
+
+def _names(view: str, sql: str) -> bool:
+    """Whether a statement speaks of a view; the large ones are made only then."""
+    return re.search(rf"\b{view}\b", sql, re.IGNORECASE) is not None
+
+
+def find_cells(folders: Sequence[Path | str]) -> list[Path]:
+    """Files of finished cells in folders and below, each cell once even where several folders hold it.
+
+    Raises:
+        FileNotFoundError: a folder that does not exist, or none with a cell of this version.
+    """
+    found: dict[str, Path] = {}
+    old = 0
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(folder)!r}; give the folder of a sweep or one above it")
+        for path in sorted(folder.rglob("*.parquet")):
+            if not re.fullmatch(r"[0-9a-f]{24}", path.stem):
+                continue
+            if _format(path) == FORMAT:
+                found.setdefault(path.stem, path)
+            else:
+                old += 1
+    if not found:
+        where = ", ".join(map(str, folders))
+        raise FileNotFoundError(
+            f"no finished cell in {where}" + (f", but {old} that are damaged or of another version" if old else "")
+        )
+    return list(found.values())
+
+
+def _format(path: Path) -> str:
+    try:
+        return str(_metadata(path)["format"])
+    except (OSError, ValueError, KeyError, TypeError):  # pyarrow's own errors are ValueErrors
+        return ""
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    return json.loads(pq.read_schema(path).metadata[b"lmops_lab"])
+
+
+def _about(files: Sequence[Path]) -> pd.DataFrame:
+    rows = []
+    for file in files:
+        about = _metadata(file)
+        shown = {name: about["settings"].get(name) for name in SETTINGS}
+        rest = {"queries": about["queries"], **about["cost"], "labels": about["labels"], "file": str(file)}
+        rows.append({"cell": file.stem, **shown, **rest})
+    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "group_size": "Int64", "balanced": "boolean"})
+
+
+def _answers(files: Sequence[Path]) -> pd.DataFrame:
+    frames = []
+    for file in files:
+        cell, about = CellStore(file.parent).read(file.stem), _metadata(file)
+        if cell is None:  # damaged since it was found
+            continue
+        labels = np.array(about["labels"] or [str(i) for i in range(cell.scores.shape[1])])
+        shown = {name: about["settings"].get(name) for name in SETTINGS}
+        for calibration in CALIBRATIONS:
+            answer = calibrate(calibration, cell.scores, cell.content_free).argmax(-1)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "cell": file.stem,
+                        **shown,
+                        "calibration": calibration,
+                        "query": cell.queries,
+                        "gold": labels[cell.gold],
+                        "answer": labels[answer],
+                        "correct": answer == cell.gold,
+                    }
+                )
+            )
+    frame = pd.concat(frames, ignore_index=True)
+    return frame.astype({"k": "Int64", "seed": "Int64", "group_size": "Int64", "balanced": "boolean"})
+
+
+def format_results(sql: str, folders: Sequence[Path | str], form: str = "text") -> str:
+    """The rows of `query` as text, CSV or JSON lines.
+
+    Raises:
+        ValueError: an unknown form, or what `query` refuses.
+    """
+    forms = ("text", "csv", "json")
+    if form not in forms:
+        raise ValueError(f"format {form!r} is unknown; {nearest(form, forms)}")
+    frame = query(sql, folders)
+    if form == "csv":
+        return frame.to_csv(index=False).rstrip()
+    if form == "json":
+        return frame.to_json(orient="records", lines=True).rstrip()
+    return frame.to_string(index=False)

@@ -1,0 +1,132 @@
+"""A sweep's folder as results: its manifest, its finished cells, its table, its curves. No model is needed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmops_lab.files import atomic_file, write_text
+from lmops_lab.icl import cells, experiment
+from lmops_lab.icl.calibration import calibrate
+from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
+from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
+from lmops_lab.icl.grid import Grid
+
+FORMAT = "lmops-lab sweep 1"
+MANIFEST, CELLS = "sweep.json", "cells"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder as results: everything that is finished, complete or not."""
+
+    folder: Path
+
+    @property
+    def grid(self) -> Grid:
+        """What was asked for.
+
+        Raises:
+            FileNotFoundError, ValueError: no sweep here, or one of another version.
+        """
+        return Grid.of(read_manifest(self.folder)["grid"])
+
+    def cells(self) -> Iterator[tuple[str, dict[str, Any], Cell]]:
+        """Name, settings and scores of each finished cell, in the order of the grid."""
+        store = CellStore(self.folder / CELLS)
+        for name, settings in read_manifest(self.folder)["cells"].items():
+            cell = store.read(name)
+            if cell is not None:
+                yield name, settings, cell
+
+    def table(self, calibrations: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row a cell and calibration: its settings and the accuracy over its queries."""
+        rows = []
+        for name, settings, cell in self.cells():
+            for calibration in calibrations or self.grid.calibration:
+                right = calibrate(calibration, cell.scores, cell.content_free).argmax(-1) == cell.gold
+                found = {"accuracy": float(right.mean()), "queries": len(cell.gold), "groups": cell.cost.groups}
+                shown = {column: settings.get(column) for column in SETTINGS}
+                rows.append({**shown, "calibration": calibration, **found, "cell": name})
+        table = pd.DataFrame(rows)
+        whole = {name: "Int64" for name in ("seed", "group_size") if name in table}  # whole numbers, or not applicable
+        return table.astype(whole)
+
+    def write_table(self) -> None:
+        """Write the table to table.parquet and table.csv in the folder."""
+        table = self.table()
+        with atomic_file(self.folder / "table.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+        write_text(self.folder / "table.csv", table.to_csv(index=False))
+
+    def curve(self, **chosen: Any) -> ICLCurve:
+        """The cells of one model, task and setting as a curve, with its intervals, differences and figure.
+
+        >>> Sweep(folder).curve(task="sst2", own_weight="groups")  # doctest: +SKIP
+
+        Args:
+            chosen: values of settings (`SETTINGS`); points to which a setting does not apply belong to every choice.
+
+        Raises:
+            ValueError: nothing fits, or more than one curve does.
+        """
+        for name in chosen:
+            if name not in SETTINGS:
+                raise ValueError(f"there is no setting {name!r}; choose among {', '.join(SETTINGS)}")
+        fitting = [
+            (settings, cell)
+            for _, settings, cell in self.cells()
+            if all(settings.get(name) in (None, value) for name, value in chosen.items())
+        ]
+        if not fitting:
+            raise ValueError(f"no finished cell has {chosen}")
+        mixed = {name: {s.get(name) for s, _ in fitting} - {None} for name in SETTINGS}
+        mixed = {n: values for n, values in mixed.items() if len(values) > 1 and n not in ("method", "k", "seed")}
+        if mixed:
+            raise ValueError(f"these cells are several curves; choose one value of each of {mixed}")
+        known = [ZERO_SHOT, *experiment.METHODS]
+        ordered = sorted((cell for _, cell in fitting), key=lambda c: (known.index(c.method), c.k, c.seed))
+        about = {**fitting[0][0], "task_name": fitting[0][0]["task"], "queries": len(ordered[0].gold)}
+        return ICLCurve(tuple(ordered), self.labels(str(fitting[0][0]["task"])), about)
+
+    def labels(self, task: str) -> tuple[str, ...]:
+        """Label names of a task in the order of its scores."""
+        return tuple(read_manifest(self.folder)["labels"][task])
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose cells another version computed: numbers of two versions do not belong in one table.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if (folder / MANIFEST).exists():
+        about = read_manifest(folder)
+        versions = dict(zip(("lmops-lab", "torch", "transformers"), about["versions"], strict=False))
+        if about["versions"] != list(experiment._versions()) or about["cell_format"] != cells.FORMAT:
+            raise ValueError(
+                f"the cells in {str(folder)!r} come from {versions} ({about['cell_format']}), but this is "
+                f"{experiment._versions()} ({cells.FORMAT}); use a new folder, or install those versions to go on here"
+            )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a sweep's folder says of itself: grid, versions, names of its cells, labels.
+
+    Raises:
+        FileNotFoundError, ValueError: no sweep here, or one that this version cannot read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} holds no sweep ({MANIFEST})")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        fits = about["format"] == FORMAT and {"versions", "cell_format", "grid", "cells", "labels"} <= about.keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); its cells are whole: run the sweep there again") from error
+    if not fits:
+        raise ValueError(f"{path} has format {about['format']!r}, this version reads {FORMAT!r}; use a new folder")
+    return about
