@@ -55,6 +55,15 @@ class GroupedContext:
         """Columns of keys that a query reads in every layer."""
         return self.prefix_tokens + sum(self.group_tokens)
 
+    def layer(self, layer: int) -> tuple[ContextKeys, ContextKeys]:
+        """Keys and values [kv_heads, columns, dim] of one layer."""
+        return self.keys[layer], self.values[layer]
+
+    def positions(self) -> torch.Tensor:
+        """Position [columns] of every column: the shared prefix from 0, each group up to `end - 1`."""
+        groups = (torch.arange(self.end - tokens, self.end) for tokens in self.group_tokens)
+        return torch.cat([torch.arange(self.prefix_tokens), *groups])
+
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values."""

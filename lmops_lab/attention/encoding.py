@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from lmops_lab.attention.cache import GroupCache
 from lmops_lab.attention.context import BosPolicy, GroupedContext
-from lmops_lab.attention.forward import hidden_at
+from lmops_lab.attention.forward import hidden_at, key_value_shapes, position_limit
 from lmops_lab.attention.grouping import Tokens, group_by_count, group_by_tokens
-from lmops_lab.attention.hook import AttentionCall
+from lmops_lab.attention.call import AttentionCall
 
 # Tokens of one forward pass. A layer's activations for 1,024 tokens (6 MB) stay in a laptop's cache; much larger passes
 # are slower on a CPU, smaller ones lose matrix-product speed.
@@ -147,7 +147,7 @@ def encode_token_groups(
     _check_length(model, layout, longest, groups)
 
     columns = len(shared) + sum(layout.lengths)
-    keys, values = (_allocate(model, columns) for _ in range(2))
+    keys, values = _allocate(model, columns)
     missing = list(range(len(rows)))
     if cache is not None:
         names = [cache.name(model_name, bos, shared, layout.end - len(row), row) for row in rows]
@@ -181,7 +181,7 @@ def encode_token_groups(
 
 
 def _check_length(model: PreTrainedModel, layout: _Layout, longest: int, groups: Sequence[Sequence[Tokens]]) -> None:
-    limit = int(model.config.max_position_embeddings)
+    limit = position_limit(model)
     if longest <= layout.end < limit:
         return
     index = layout.lengths.index(max(layout.lengths))
@@ -195,13 +195,14 @@ def _check_length(model: PreTrainedModel, layout: _Layout, longest: int, groups:
     )
 
 
-def _allocate(model: PreTrainedModel, columns: int) -> tuple[Tensor, ...]:
-    """Empty [kv_heads, columns, dim] for every layer."""
-    config = model.config
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = (kv_heads, columns, dim)
-    return tuple(torch.empty(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_hidden_layers))
+def _allocate(model: PreTrainedModel, columns: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Empty keys and values [kv_heads, columns, dim] for every layer."""
+    options = {"dtype": model.dtype, "device": model.device}
+    shapes = key_value_shapes(model)
+    return (
+        tuple(torch.empty((heads, columns, key_dim), **options) for heads, key_dim, _ in shapes),
+        tuple(torch.empty((heads, columns, value_dim), **options) for heads, _, value_dim in shapes),
+    )
 
 
 class _LastLayerEncoded(Exception):  # noqa: N818

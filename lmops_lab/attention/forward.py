@@ -1,13 +1,60 @@
 """Forward passes through a hooked model: hidden states of chosen tokens, and logits only where they are needed."""
 
+import sys
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lmops_lab.attention.hook import AttentionCall, active
+from lmops_lab.attention.call import AttentionCall, active
+from lmops_lab.attention.packed import has_alibi, packed_states
 
 # Positions whose logits are computed at once: 256 x 49,152 float32 is 50 MB.
 _LOGIT_ROWS = 256
+
+
+def set_route(model: PreTrainedModel, route: str) -> None:
+    """Note how structured attention reaches this model: "hook" or "packed"."""
+    model.lmops_route = route
+
+
+def route_of(model: PreTrainedModel) -> str:
+    """How structured attention reaches this model."""
+    return getattr(model, "lmops_route", "hook")
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """Positions the model was made for (tokens); ALiBi models name none, so it is the length they were trained on."""
+    config = model.config
+    for name in ("max_position_embeddings", "seq_length", "max_seq_len"):
+        limit = getattr(config, name, None)
+        if isinstance(limit, int):
+            return limit
+    return 2048 if has_alibi(model) else sys.maxsize
+
+
+def key_value_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], ...]:
+    """Key/value heads, key width and value width of every layer, as one token's pass shows them.
+
+    Raises:
+        ValueError: the pass did not reach every layer.
+    """
+    known = getattr(model, "lmops_kv_shapes", None)
+    if known is None:
+        seen: dict[int, tuple[int, int, int]] = {}
+
+        def look(layer: int, key: Tensor, value: Tensor) -> None:
+            seen[layer] = (key.shape[1], key.shape[-1], value.shape[-1])
+
+        hidden_at(model, torch.ones(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), AttentionCall(sink=look))
+        if sorted(seen) != list(range(model.config.num_hidden_layers)):
+            raise ValueError(
+                f"structured attention reached layers {sorted(seen)} of {type(model).__name__}, expected "
+                f"{list(range(model.config.num_hidden_layers))}"
+            )
+        known = tuple(seen[layer] for layer in sorted(seen))
+        model.lmops_kv_shapes = known
+    return known
 
 
 @torch.inference_mode()
@@ -16,11 +63,15 @@ def hidden_at(model: PreTrainedModel, ids: Tensor, positions: Tensor, call: Atte
 
     Padding sits at the right, after everything a real token may see, so it needs no mask. Positions are explicit.
     """
+    ids, positions = ids.to(model.device), positions.to(model.device)
+    if route_of(model) == "packed":
+        return packed_states(model, ids, positions, call)
+    call.positions = positions
     with active(call):
         output = model.get_decoder()(
-            input_ids=ids.to(model.device),
-            position_ids=positions.to(model.device),
-            attention_mask=torch.ones_like(ids, device=model.device),
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=torch.ones_like(ids),
             use_cache=False,
         )
     return output.last_hidden_state
@@ -29,7 +80,13 @@ def hidden_at(model: PreTrainedModel, ids: Tensor, positions: Tensor, call: Atte
 @torch.inference_mode()
 def logits_at(model: PreTrainedModel, states: Tensor) -> Tensor:
     """Next-token logits [rows, V] of hidden states [rows, width]."""
-    return model.get_output_embeddings()(states)
+    logits = model.get_output_embeddings()(states)
+    if hasattr(model, "logit_scale"):  # Cohere
+        logits = logits * model.logit_scale
+    if getattr(model.config, "logits_scaling", None) is not None:  # Granite
+        logits = logits / model.config.logits_scaling
+    softcap = getattr(model.config, "final_logit_softcapping", None)  # Gemma
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 @torch.inference_mode()

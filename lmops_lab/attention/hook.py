@@ -1,85 +1,61 @@
-"""The hook into transformers: grouped attention while a call is active, the stock attention otherwise.
+"""The hook into transformers: grouped attention while a call is active, the model's own attention otherwise.
 
-`install(model)` registers one attention function under `NAME` (transformers' AttentionInterface) and switches the
-model to it. Outside `active(call)` that function is transformers' own SDPA, masks included, so an ordinary call of the
-model is unchanged. Inside, every layer attends to the context and to its own tokens apart and merges the two exactly.
+Most models choose their attention through transformers' AttentionInterface; one function registered there reaches every
+layer. Older ones (GPT-J, GPT-Neo, CodeGen) compute it in a method `_attn` of each layer, which is replaced on the
+object. Outside `active(call)` both do what the stock model does, masks included.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import functools
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.utils import logging
 
-from lmops_lab.attention.context import GroupedContext
-from lmops_lab.attention.partial import Part, attend, attend_shared, causal_mask, merge_parts
-from lmops_lab.shapes import Heads, KeyValues, OwnMask
+from lmops_lab.attention.call import AttentionCall, active, current
+from lmops_lab.attention.layer import finite_mask, grouped_attention
+from lmops_lab.attention.partial import attend_plainly, attend_sinks, causal_mask, merge_parts
+from lmops_lab.shapes import Heads, KeyValues
+
+__all__ = ["NAME", "AttentionCall", "active", "install"]
 
 NAME = "lmops_grouped"
 
-# What a layer may ask for beyond plain softmax attention, and that two merged attentions would get wrong.
-_UNMERGEABLE = ("sliding_window", "softcap", "s_aux", "sinks", "position_bias", "head_mask")
-
-Sink = Callable[[int, Tensor, Tensor], None]
+# What a layer may hand over beyond plain softmax attention, and that merged attentions would silently leave out.
+_UNKNOWN = ("position_bias", "head_mask", "sinks", "cu_seq_lens_q")
 
 
-@dataclass
-class AttentionCall:
-    """What one forward pass attends to besides its own tokens.
-
-    Attributes:
-        context: encoded groups, or None for ordinary causal attention.
-        log_weight: log of the own weight.
-        own_mask: additive mask [B, 1, T, own tokens] among the own tokens (label tries); None means causal.
-        sink: receives (layer, keys [B, K, T, D], values) of the own tokens; how groups are encoded.
-        layers: layers that the hook has reached so far, in order.
-    """
-
-    context: GroupedContext | None = None
-    log_weight: float = 0.0
-    own_mask: OwnMask | None = None
-    sink: Sink | None = None
-    layers: list[int] = field(default_factory=list)
-
-
-_local = threading.local()
-
-
-@contextmanager
-def active(call: AttentionCall) -> Iterator[AttentionCall]:
-    """Let forward passes of hooked models in this thread attend as `call` says."""
-    outer = getattr(_local, "call", None)
-    _local.call = call
-    try:
-        yield call
-    finally:
-        _local.call = outer
-
-
-def install(model: PreTrainedModel) -> None:
-    """Switch a model to the hook.
-
-    Raises:
-        ValueError: the architecture does not choose its attention through transformers' AttentionInterface.
-    """
+def install(model: PreTrainedModel) -> bool:
+    """Switch a model to the hook; False if it lets nothing in."""
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _mask)
-    model.set_attn_implementation(NAME)
-    if model.config._attn_implementation != NAME:
-        raise ValueError(
-            f"{type(model).__name__} ({model.config.model_type}) does not let its attention be exchanged through "
-            "transformers' AttentionInterface, so structured attention cannot reach it; use another architecture"
-        )
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # the refusal is ours to explain, with what to do about it
+    try:
+        model.set_attn_implementation(NAME)
+    except ValueError:
+        return _install_in_methods(model)
+    finally:
+        logging.set_verbosity(level)
+    return model.config._attn_implementation == NAME or _install_in_methods(model)
+
+
+def _install_in_methods(model: PreTrainedModel) -> bool:
+    layers = [module for module in model.modules() if callable(getattr(type(module), "_attn", None))]
+    for number, module in enumerate(layers):
+        stock = type(module)._attn.__get__(module)
+        module._attn = functools.partial(_attention_of_method, module, model.config, number, stock)
+    return bool(layers)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    # Inside a call the hook itself is causal (or follows own_mask); a second mask would only cost time.
-    return None if getattr(_local, "call", None) is not None else sdpa_mask(*args, **kwargs)
+    call = current()
+    if call is None or call.generating:
+        return sdpa_mask(*args, **kwargs)
+    return None  # the call itself is causal (or follows own_mask); a second mask would only cost time
 
 
 def _attention(
@@ -92,35 +68,79 @@ def _attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    call: AttentionCall | None = getattr(_local, "call", None)
+    call = current()
+    softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if call is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    extras = [name for name in _UNMERGEABLE if kwargs.get(name) is not None]
+        if softcap is None and sinks is None:
+            return sdpa_attention_forward(
+                module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+            )
+        return _ordinary(query, key, value, attention_mask, scale, softcap, sinks).transpose(1, 2), None
+    extras = [name for name in _UNKNOWN if kwargs.get(name) is not None]
     if extras:
         raise ValueError(
-            f"layer {module.layer_idx} asks for {', '.join(extras)}, which structured attention does not merge yet; "
+            f"layer {module.layer_idx} asks for {', '.join(extras)}, which structured attention does not merge; "
             "use a model without it"
         )
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call.layers.append(layer)
-    if call.sink is not None:
-        call.sink(layer, key, value)
-    part = _attend_own(query, key, value, scale, call.own_mask)
-    if call.context is not None:
-        from_context = attend_shared(query, call.context.keys[layer], call.context.values[layer], scale=scale)
-        part = merge_parts(from_context, part, call.log_weight)
-    return part[0].transpose(1, 2), None  # [B, T, H, D]
+    out = grouped_attention(
+        call,
+        int(module.layer_idx),  # type: ignore[arg-type]
+        query,
+        key,
+        value,
+        scale=scale,
+        window=kwargs.get("sliding_window"),
+        softcap=softcap,
+        sinks=sinks,
+        mask=attention_mask,
+    )
+    return out.transpose(1, 2), None  # [B, T, H, D]
 
 
-def _attend_own(query: Heads, key: KeyValues, value: KeyValues, scale: float, mask: OwnMask | None) -> Part:
-    tokens, keys = query.shape[2], key.shape[2]
-    if mask is not None:
-        return attend(query, key, value, scale=scale, mask=mask)
-    if tokens == keys:
-        return attend(query, key, value, scale=scale, causal=True)
-    # Later steps of a generation: the own keys of earlier steps come from the model's cache.
-    late = None if tokens == 1 else causal_mask(tokens, keys, dtype=query.dtype, device=query.device)
-    return attend(query, key, value, scale=scale, mask=late)
+def _ordinary(
+    query: Heads,
+    key: KeyValues,
+    value: KeyValues,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Heads:
+    """The stock attention of models whose soft cap or sinks torch's fused attention does not know."""
+    if mask is None:
+        additive = causal_mask(query.shape[2], key.shape[2], dtype=query.dtype, device=query.device)
+    else:
+        additive = finite_mask(mask, query.dtype)
+    part = attend_plainly(query, key, value, scale=scale, mask=additive, softcap=softcap)
+    if sinks is not None:
+        part = merge_parts(part, attend_sinks(query, sinks))
+    return part[0]
+
+
+def _attention_of_method(
+    module: nn.Module,
+    config: Any,
+    number: int,
+    stock: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    call = current()
+    if call is None:
+        return stock(query, key, value, attention_mask)
+    divisor = getattr(module, "scale_attn", 1.0)  # GPT-Neo does not scale its scores
+    local = getattr(module, "attention_type", "global") == "local"
+    out = grouped_attention(
+        call,
+        number,
+        query.to(value.dtype),
+        key.to(value.dtype),
+        value,
+        scale=1.0 / float(divisor.item() if isinstance(divisor, torch.Tensor) else divisor),
+        window=int(config.window_size) if local else None,
+        mask=attention_mask,
+    )
+    return out, None  # [B, H, T, D]

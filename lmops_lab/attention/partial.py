@@ -12,8 +12,11 @@ to the own part's. Nothing else in this package computes attention.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from lmops_lab.shapes import ContextKeys, Heads, KeyValues, LogSumExp, OwnMask
 
@@ -43,7 +46,14 @@ def merge_parts(left: Part, right: Part, log_weight: float = 0.0) -> Part:
 
 
 def attend(
-    query: Heads, key: KeyValues, value: KeyValues, *, scale: float, causal: bool = False, mask: OwnMask | None = None
+    query: Heads,
+    key: KeyValues,
+    value: KeyValues,
+    *,
+    scale: float,
+    causal: bool = False,
+    mask: OwnMask | None = None,
+    softcap: float | None = None,
 ) -> Part:
     """Softmax attention over these keys alone, with the log-sum-exp of its scores.
 
@@ -53,19 +63,25 @@ def attend(
         scale: factor on the dot products, usually 1 / sqrt(D).
         causal: row i sees keys 0..i; needs as many keys as queries.
         mask: additive [B or 1, 1, T, keys], instead of `causal`.
+        softcap: bound of the scores, `softcap * tanh(score / softcap)` (Gemma 2); no kernel offers it with a
+            log-sum-exp, so it takes the plain formula.
 
     Returns:
         out [B, H, T, D] in the query's dtype; lse [B, H, T] in nats, float32 (float64 for float64 inputs).
     """
-    if query.device.type == "cpu" and _flash_for_cpu_works(query.dtype):
+    if softcap is None and query.device.type == "cpu" and _flash_for_cpu_works(query.dtype):
         if causal and _BLOCK < query.shape[2] <= _LONGEST_IN_BLOCKS:
             return _attend_causal_blocks(query, key, value, scale)
         additive = None if mask is None else mask.to(query.dtype)
         return _flash_for_cpu(query, key, value, scale=scale, causal=causal, mask=additive)
-    return attend_plainly(query, key, value, scale=scale, causal=causal, mask=mask)
+    if softcap is None and mask is None and query.device.type == "cuda" and _flash_on_cuda_works(query.dtype):
+        return _flash_on_cuda(query, key, value, scale=scale, causal=causal)
+    return attend_plainly(query, key, value, scale=scale, causal=causal, mask=mask, softcap=softcap)
 
 
-def attend_shared(query: Heads, key: ContextKeys, value: ContextKeys, *, scale: float) -> Part:
+def attend_shared(
+    query: Heads, key: ContextKeys, value: ContextKeys, *, scale: float, softcap: float | None = None
+) -> Part:
     """Attention of a whole batch to one set of keys, read once for all rows and query heads.
 
     The rows and the G = H / K heads that share a key/value head are folded into the query length, so neither the batch
@@ -78,10 +94,19 @@ def attend_shared(query: Heads, key: ContextKeys, value: ContextKeys, *, scale: 
     per_kv = heads // kv_heads
     folded = query.reshape(batch, kv_heads, per_kv, tokens, dim).permute(1, 2, 0, 3, 4)  # [K, G, B, T, D]
     folded = folded.reshape(1, kv_heads, per_kv * batch * tokens, dim)  # [1, K, G*B*T, D]
-    out, lse = attend(folded, key.unsqueeze(0), value.unsqueeze(0), scale=scale)
+    out, lse = attend(folded, key.unsqueeze(0), value.unsqueeze(0), scale=scale, softcap=softcap)
     out = out.reshape(kv_heads, per_kv, batch, tokens, dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
     lse = lse.reshape(kv_heads, per_kv, batch, tokens).permute(2, 0, 1, 3)  # [B, K, G, T]
     return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
+
+
+def attend_sinks(like: Heads, sinks: Tensor) -> Part:
+    """Attention sinks as a part: one learned logit [H] a head whose value is zero, so that it only takes mass away.
+
+    Shapes: like [B, H, T, D] gives the sizes; returns out [B, H, T, D] of zeros, lse [B, H, T].
+    """
+    wide = torch.promote_types(like.dtype, torch.float32)
+    return torch.zeros_like(like), sinks.to(wide)[None, :, None].expand(like.shape[:3])
 
 
 def _attend_causal_blocks(query: Heads, key: KeyValues, value: KeyValues, scale: float) -> Part:
@@ -113,7 +138,14 @@ def _flash_for_cpu(
 
 
 def attend_plainly(
-    query: Heads, key: KeyValues, value: KeyValues, *, scale: float, causal: bool = False, mask: OwnMask | None = None
+    query: Heads,
+    key: KeyValues,
+    value: KeyValues,
+    *,
+    scale: float,
+    causal: bool = False,
+    mask: OwnMask | None = None,
+    softcap: float | None = None,
 ) -> Part:
     """`attend` from matrix products and logsumexp alone: the fallback on every device, and the tests' reference."""
     heads_per_kv = query.shape[1] // key.shape[1]
@@ -126,6 +158,8 @@ def attend_plainly(
     for start in range(0, keys, _FALLBACK_KEYS):
         block = slice(start, start + _FALLBACK_KEYS)
         scores = query.to(wide) @ key[:, :, block].transpose(-1, -2) * scale  # [B, H, T, block]
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         if mask is not None:
             scores = scores + mask[..., block].to(wide)
         lse = torch.logsumexp(scores, dim=-1)
@@ -145,24 +179,63 @@ def causal_mask(tokens: int, keys: int, *, dtype: torch.dtype, device: torch.dev
     return torch.zeros(1, 1, tokens, keys, dtype=dtype, device=device).masked_fill(hidden, -math.inf)
 
 
+def _flash_on_cuda(query: Heads, key: KeyValues, value: KeyValues, *, scale: float, causal: bool = False) -> Part:
+    """Flash attention in half precision, memory-efficient attention in float32; neither takes grouped queries."""
+    tokens, per_kv = query.shape[2], query.shape[1] // key.shape[1]
+    if per_kv > 1:  # only the short own part comes here ungrouped: shared keys arrive folded
+        key, value = key.repeat_interleave(per_kv, dim=1), value.repeat_interleave(per_kv, dim=1)
+    if query.dtype == torch.float32:
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, None, True, 0.0, causal, scale=scale
+        )
+    else:
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+            query, key, value, 0.0, causal, False, scale=scale
+        )
+    return out, lse[:, :, :tokens].float()  # the log-sum-exp may be padded to a multiple of the tile
+
+
 @functools.cache
 def _flash_for_cpu_works(dtype: torch.dtype) -> bool:
     """Whether torch's CPU flash kernel exists here and agrees with the plain formula.
 
-    The kernel is private to torch (it alone returns the log-sum-exp), so it is tried once per dtype before use.
+    The kernels are private to torch (they alone return the log-sum-exp), so each is tried once per dtype before use.
     """
     if dtype not in (torch.float32, torch.float64, torch.bfloat16):
         return False
+    return _agrees(_flash_for_cpu, dtype, "cpu", masks=True)
+
+
+@functools.cache
+def _flash_on_cuda_works(dtype: torch.dtype) -> bool:
+    """Whether torch's fused CUDA kernel exists here and agrees with the plain formula."""
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return False
+    return _agrees(_flash_on_cuda, dtype, "cuda", masks=False)
+
+
+def _agrees(kernel: Callable[..., Part], dtype: torch.dtype, device: str, *, masks: bool) -> bool:
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(2, n, 40, 16, generator=generator).to(dtype) for n in (4, 2, 2))
-    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
-    mask = causal_mask(40, 40, dtype=dtype, device="cpu")
+    query, key, value = (torch.randn(2, n, 40, 16, generator=generator).to(device, dtype) for n in (4, 2, 2))
+    tolerance = 2e-2 if dtype in (torch.bfloat16, torch.float16) else 1e-5
+    cases: list[dict[str, Any]] = [{"causal": True}, {"causal": False}]
+    if masks:
+        cases.append({"mask": causal_mask(40, 40, dtype=dtype, device=device)})
     try:
-        for causal, additive in ((True, None), (False, mask), (False, None)):
-            fast = _flash_for_cpu(query, key, value, scale=0.25, causal=causal, mask=additive)
-            slow = attend_plainly(query, key, value, scale=0.25, causal=causal, mask=additive)
+        for case in cases:
+            fast = kernel(query, key, value, scale=0.25, **case)
+            slow = attend_plainly(query, key, value, scale=0.25, **case)
             if not all(torch.allclose(f.float(), s.float(), atol=tolerance) for f, s in zip(fast, slow, strict=True)):
                 return False
-    except (AttributeError, RuntimeError):
+    except (AttributeError, RuntimeError, TypeError):
         return False
     return True
+
+
+def backend_of(device: str, dtype: torch.dtype) -> str:
+    """Which attention kernel `attend` uses there, with the reason."""
+    if device == "cpu" and _flash_for_cpu_works(dtype):
+        return "torch's CPU flash attention (agreed with the plain formula in a self-test)"
+    if device == "cuda" and _flash_on_cuda_works(dtype):
+        return "torch's CUDA flash attention (agreed with the plain formula in a self-test)"
+    return f"plain matrix products and logsumexp (no kernel that returns a log-sum-exp agrees on {device} in {dtype})"

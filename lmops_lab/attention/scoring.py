@@ -9,9 +9,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from lmops_lab.attention.context import GroupedContext, OwnWeight, log_own_weight
-from lmops_lab.attention.forward import hidden_at, log_probabilities
+from lmops_lab.attention.forward import hidden_at, log_probabilities, position_limit
 from lmops_lab.attention.grouping import Tokens
-from lmops_lab.attention.hook import AttentionCall
+from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.trie import LabelTrie
 from lmops_lab.shapes import LabelScores
 
@@ -47,7 +47,7 @@ def score_labels(
         raise ValueError("there are no queries to score; give at least one")
     trie = LabelTrie.build(labels)
     start = context.end if context else 0
-    limit = int(model.config.max_position_embeddings)
+    limit = position_limit(model)
     lengths = [len(query) for query in queries]
     if min(lengths) == 0:
         raise ValueError(f"query {lengths.index(0)} has no tokens; a query needs at least one")
