@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter
 
 from lmops_lab.files import write_text
 from lmops_lab.runs import record
-from lmops_lab.runs.parameters import Parameter, check_parameters, read_parameters
+from lmops_lab.runs.parameters import check_parameters, read_parameters
 
 # Written when a run starts and when it ends; a folder with the first alone was interrupted and can be continued.
 STARTED, FINISHED = "parameters.json", "run.json"
@@ -82,7 +82,13 @@ def find_notebook(name: str, folder: Path = Path("notebooks")) -> Path:
 
 
 def run_notebook(
-    notebook: Path, parameters: Mapping[str, Any], folder: Path, *, progress: bool = True, show_code: bool = True
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    folder: Path,
+    *,
+    progress: bool = True,
+    show_code: bool = True,
+    content: str | None = None,
 ) -> Run:
     """Execute a notebook with checked parameters; its own files, the HTML, a log and a record land in `folder`.
 
@@ -90,6 +96,7 @@ def run_notebook(
 
     Args:
         show_code: whether the HTML page shows the code.
+        content: the run's identity (see `identity`), where it was settled before; computed otherwise.
 
     Raises:
         ValueError: parameters that the notebook does not have.
@@ -98,7 +105,7 @@ def run_notebook(
     known = read_parameters(notebook)
     check_parameters(known, parameters)
     values = dict(parameters)
-    content = _content(notebook, known, values)
+    content = content or identity(notebook, values)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if "output" in known:
@@ -151,9 +158,7 @@ def finished_run(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> R
     Raises:
         ValueError: parameters that the notebook does not have.
     """
-    known = read_parameters(notebook)
-    check_parameters(known, parameters)
-    content = _content(notebook, known, parameters)
+    content = identity(notebook, parameters)
     folders = [p for p in (root / notebook.stem).glob("*") if p.name.isdigit()]
     return next(
         (run for f in sorted(folders, key=lambda p: -int(p.name)) if (run := run_in(f, notebook, content))), None
@@ -162,6 +167,7 @@ def finished_run(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> R
 
 def run_in(folder: Path, notebook: Path, content: str) -> Run | None:
     """The finished run in a folder, if its content hash is this one and its files are there."""
+    folder = folder.resolve()
     executed = folder / notebook.name
     html = executed.with_suffix(".html")
     try:
@@ -172,8 +178,15 @@ def run_in(folder: Path, notebook: Path, content: str) -> Run | None:
     return Run(folder, executed, html, seconds, repeated=False) if same and executed.is_file() else None
 
 
-def _content(notebook: Path, known: Mapping[str, Parameter], given: Mapping[str, Any]) -> str:
-    return record.content_hash(notebook, {**{name: p.default for name, p in known.items()}, **given})
+def identity(notebook: Path, parameters: Mapping[str, Any]) -> str:
+    """Content hash of the run that these parameters ask for now (see `record.content_hash`).
+
+    Raises:
+        ValueError: parameters that the notebook does not have.
+    """
+    known = read_parameters(notebook)
+    check_parameters(known, parameters)
+    return record.content_hash(notebook, {**{name: p.default for name, p in known.items()}, **parameters})
 
 
 @contextmanager
