@@ -1,0 +1,113 @@
+"""Multiple-choice questions: every choice scored once; sum, mean and PMI read from the store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from lmops_lab.attention.context import GroupedContext, OwnWeight
+from lmops_lab.icl.calibration import Scores
+from lmops_lab.icl.loaders import nearest
+from lmops_lab.icl.prompts import PromptTokens
+from lmops_lab.icl.tasks import MULTIPLE_CHOICE, Example, Task, template_fields
+from lmops_lab.models import LanguageModel
+
+LENGTHS = ("sum", "mean", "characters", "pmi")
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceScores:
+    """Log-probabilities of the choices of every question, NaN where a question has fewer choices than others.
+
+    Attributes:
+        scores: log p(choice | demonstrations, question) [questions, most choices], nats, summed over tokens.
+        unconditional: log p(choice | the template's end alone), for PMI.
+        tokens, characters: length of each choice.
+        gold: number of the right choice [questions].
+    """
+
+    scores: Scores
+    unconditional: Scores
+    tokens: Scores
+    characters: Scores
+    gold: NDArray[np.int64]
+
+    def read(self, length: str = "sum") -> Scores:
+        """Scores to answer by [questions, most choices]; the largest is the answer, a missing choice is -inf.
+
+        Args:
+            length: "sum", "mean" over tokens, per "characters", or "pmi": log p(choice | question) - log p(choice).
+
+        Raises:
+            ValueError: an unknown length.
+        """
+        if length not in LENGTHS:
+            raise ValueError(f"length is {length!r}; choose among {', '.join(LENGTHS)}{nearest(length, LENGTHS)}")
+        values = {
+            "sum": self.scores,
+            "mean": self.scores / self.tokens,
+            "characters": self.scores / self.characters,
+            "pmi": self.scores - self.unconditional,
+        }[length]
+        return np.where(np.isnan(values), -np.inf, values)
+
+    def correct(self, length: str = "sum") -> NDArray[np.bool_]:
+        """Which questions are answered right [questions]."""
+        return self.read(length).argmax(-1) == self.gold
+
+
+def score_choices(
+    lm: LanguageModel,
+    task: Task,
+    questions: Sequence[Example],
+    *,
+    context: GroupedContext | None = None,
+    own_weight: OwnWeight = "groups",
+    progress: bool = True,
+) -> ChoiceScores:
+    """Score every choice of every question: one forward pass a question, shared beginnings computed once.
+
+    Where the template names {choice}, each choice has a prompt of its own, and what follows it is scored.
+
+    Raises:
+        ValueError: a task of another kind, no questions, or whatever `LanguageModel.score` refuses.
+    """
+    prompts = PromptTokens.of(lm, task, MULTIPLE_CHOICE)
+    if not questions:
+        raise ValueError(f"there is nothing to ask of task {task.name!r}; give at least one question")
+    own_prompts = "choice" in template_fields(task.template)
+    most = max(len(question.choices) for question in questions)
+    scores, unconditional, tokens, characters = (np.full((len(questions), most), np.nan) for _ in range(4))
+    premise = prompts.premise()
+    for row, question in enumerate(tqdm(questions, desc="score", unit="question", disable=not progress, leave=False)):
+        count = len(question.choices)
+        answers = [list(prompts.answer(question, choice)) for choice in range(count)]
+        if own_prompts:
+            queries = [prompts.query(question, choice) for choice in range(count)]
+            scores[row, :count] = _scored(lm, queries, [answers[0]], context, own_weight)[:, 0]
+            # What follows is the same for all choices; so is its probability alone.
+            unconditional[row, :count] = _scored(lm, [premise], [answers[0]], None, 1)[0, 0]
+        else:
+            scores[row, :count] = _scored(lm, [prompts.query(question)], answers, context, own_weight)[0]
+            unconditional[row, :count] = _scored(lm, [premise], answers, None, 1)[0]
+        tokens[row, :count] = [len(answer) for answer in answers]
+        characters[row, :count] = [len(task.answer(question, choice)) for choice in range(count)]
+    gold = np.array([int(question.label) for question in questions], np.int64)
+    return ChoiceScores(scores, unconditional, tokens, characters, gold)
+
+
+def _scored(
+    lm: LanguageModel,
+    queries: Sequence[list[int]],
+    answers: Sequence[list[int]],
+    context: GroupedContext | None,
+    own_weight: OwnWeight,
+) -> Scores:
+    """Log-probabilities [queries, answers]; equal answers are scored once, and a single one is no problem."""
+    distinct = [list(answer) for answer in dict.fromkeys(map(tuple, answers))]
+    # Scoring compares two labels or more; another one of a single token costs nothing.
+    padded = distinct if len(distinct) > 1 else [*distinct, [0 if distinct[0] != [0] else 1]]
+    found = lm.score(queries, padded, context=context, own_weight=own_weight).double().numpy()
+    return found[:, [distinct.index(answer) for answer in answers]]
