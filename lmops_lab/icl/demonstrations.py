@@ -1,10 +1,13 @@
-"""Seeded draws of demonstrations, nested so that a smaller k is the beginning of a larger one."""
+"""Seeded draws of demonstrations, nested so that a smaller k is the beginning of a larger one; and their orders."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from lmops_lab.icl.loaders import nearest
 from lmops_lab.icl.tasks import Example
+
+ORDERS = ("drawn", "shuffled", "sorted", "reversed")
 
 
 def draw_demonstrations(examples: Sequence[Example], k: int, seed: int, *, balanced: bool = True) -> list[Example]:
@@ -49,3 +52,31 @@ def draw_queries(examples: Sequence[Example], count: int, seed: int = 0) -> list
     if not 1 <= count <= len(examples):
         raise ValueError(f"queries = {count}, but the task has {len(examples)} test examples")
     return np.random.default_rng([seed, 1]).permutation(len(examples))[:count].tolist()
+
+
+def order_demonstrations(
+    drawn: Sequence[Example], order: str, seed: int = 0, labels: Sequence[str] = ()
+) -> list[Example]:
+    """The same demonstrations in another order.
+
+    Args:
+        drawn: demonstrations as drawn.
+        order: "drawn"; "shuffled" (anew for every seed, so that orders can be compared on one set); "sorted" by label,
+            a stress that puts whole groups under one label; or "reversed".
+        seed: of the shuffle.
+        labels: the order of "sorted"; default alphabetical.
+
+    Raises:
+        ValueError: an unknown order, or an example whose label is not among `labels`.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order is {order!r}; choose among {', '.join(ORDERS)}{nearest(order, ORDERS)}")
+    if order == "shuffled":
+        return [drawn[i] for i in np.random.default_rng([seed, 6]).permutation(len(drawn))]
+    if order == "sorted":
+        ranks = list(labels) or sorted({example.label for example in drawn})
+        unknown = sorted({example.label for example in drawn} - set(ranks))
+        if unknown:
+            raise ValueError(f"demonstrations have labels {unknown}, which are not among {ranks}; give all labels")
+        return sorted(drawn, key=lambda example: ranks.index(example.label))
+    return list(drawn) if order == "drawn" else list(drawn)[::-1]

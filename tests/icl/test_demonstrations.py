@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmops_lab.icl.demonstrations import draw_demonstrations, draw_queries
+from lmops_lab.icl.demonstrations import ORDERS, draw_demonstrations, draw_queries, order_demonstrations
 from lmops_lab.icl.tasks import Example
 
 EXAMPLES = [Example({"text": str(i)}, "abc"[i % 3]) for i in range(60)]
@@ -44,3 +44,26 @@ def test_more_than_the_data_holds():
 def test_queries_are_distinct_and_nested():
     assert draw_queries(EXAMPLES, 20)[:10] == draw_queries(EXAMPLES, 10)
     assert len(set(draw_queries(EXAMPLES, 60))) == 60
+
+
+@given(st.integers(0, 60), st.integers(0, 9), st.sampled_from(ORDERS))
+def test_orders_keep_the_demonstrations(k, seed, order):
+    drawn = draw_demonstrations(EXAMPLES, k, seed)
+    ordered = order_demonstrations(drawn, order, seed)
+    assert Counter(e.fields["text"] for e in ordered) == Counter(e.fields["text"] for e in drawn)
+    assert ordered == order_demonstrations(drawn, order, seed)
+
+
+def test_orders():
+    drawn = draw_demonstrations(EXAMPLES, 12, 1)
+    assert [e.label for e in order_demonstrations(drawn, "sorted")] == [*"aaaabbbbcccc"]
+    assert [e.label for e in order_demonstrations(drawn, "sorted", labels="cab")] == [*"ccccaaaabbbb"]
+    assert order_demonstrations(drawn, "reversed") == drawn[::-1]
+    assert len({tuple(e.fields["text"] for e in order_demonstrations(drawn, "shuffled", s)) for s in range(9)}) == 9
+
+
+def test_bad_orders():
+    with pytest.raises(ValueError, match="order is 'sort'; choose among .* did you mean 'sorted'"):
+        order_demonstrations(EXAMPLES, "sort")
+    with pytest.raises(ValueError, match=r"labels \['c'\], which are not among \['a', 'b'\]"):
+        order_demonstrations(EXAMPLES, "sorted", labels=["a", "b"])
