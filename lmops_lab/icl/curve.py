@@ -1,5 +1,6 @@
 """The accuracy curve: in-context-learning accuracy against the number of demonstrations, with its uncertainty."""
 
+import functools
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ class ICLCurve:
 
     def points(self) -> list[tuple[str, int]]:
         """(method, k) of every point, methods in the order asked for, k ascending."""
-        return list(dict.fromkeys((cell.method, cell.k) for cell in self.cells))
+        return list(self._by_point)
 
     def correct(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.bool_]:
         """Which queries were answered right: [seeds, queries].
@@ -54,7 +55,15 @@ class ICLCurve:
 
     def answers(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.int64]:
         """The answered label's index: [seeds, queries]."""
-        return np.stack([calibrate(calibration, c.scores, c.content_free).argmax(-1) for c in self._at(method, k)])
+        return self.scores(method, k, calibration).argmax(-1)
+
+    def scores(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.floating]:
+        """Calibrated scores [seeds, queries, labels], nats up to a constant a row."""
+        return np.stack([calibrate(calibration, c.scores, c.content_free) for c in self._at(method, k)])
+
+    def seeds(self, method: str, k: int) -> list[int]:
+        """Seeds of a point, in the order of the rows of `correct`."""
+        return [cell.seed for cell in self._at(method, k)]
 
     def accuracy(self, method: str, k: int, calibration: str = "raw") -> Interval:
         """Accuracy with its 95 % interval over seeds and queries."""
@@ -68,10 +77,14 @@ class ICLCurve:
         return paired_difference(self.correct(*left, of_left), self.correct(*right, of_right))
 
     @property
+    def gold(self) -> NDArray[np.int64]:
+        """Index of the right label of each query."""
+        return self.cells[0].gold
+
+    @property
     def majority(self) -> float:
         """Accuracy of always answering the queries' most frequent label."""
-        gold = self.cells[0].gold
-        return float(np.bincount(gold).max() / len(gold))
+        return float(np.bincount(self.gold).max() / len(self.gold))
 
     def to_frame(self, calibrations: Sequence[str] = tuple(CALIBRATIONS)) -> pd.DataFrame:
         """One row per method, k and calibration: accuracy, interval, spread of seeds, cost."""
@@ -193,10 +206,16 @@ class ICLCurve:
         return cls(tuple(cells), labels, manifest["about"], tuple(tuple(s) for s in manifest["skipped"]))
 
     def _at(self, method: str, k: int) -> list[Cell]:
-        cells = [cell for cell in self.cells if (cell.method, cell.k) == (method, k)]
-        if not cells:
+        if (method, k) not in self._by_point:
             raise ValueError(f"the curve has no point {method!r} at k = {k}; its points are {self.points()}")
-        return cells
+        return self._by_point[method, k]
+
+    @functools.cached_property
+    def _by_point(self) -> dict[tuple[str, int], list[Cell]]:
+        points: dict[tuple[str, int], list[Cell]] = {}
+        for cell in self.cells:
+            points.setdefault((cell.method, cell.k), []).append(cell)
+        return points
 
 
 def versions() -> dict[str, str]:
