@@ -1,0 +1,1 @@
+"""Scores of pictures: relevance to a text, aesthetics, Promptist's combination, preference and classical measures."""
