@@ -1,0 +1,40 @@
+"""Relevance: how well pictures show a text, as the cosine between CLIP's two embeddings."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmops_lab.rewards.clip import ClipEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """max(0, cos(CLIP(image), CLIP(text))), without the logit scale (Promptist, arXiv 2212.09611).
+
+    Attributes:
+        encoder: any CLIP.
+    """
+
+    encoder: ClipEncoder
+    reads_prompt: bool = True
+
+    @classmethod
+    def load(cls, name: str = "emoji", *, device: str = "auto") -> "Relevance":
+        """Relevance by a CLIP of that name (see `ClipEncoder.load`)."""
+        return cls(ClipEncoder.load(name, device=device))
+
+    @property
+    def fingerprint(self) -> str:
+        """What the scores depend on."""
+        return f"relevance 1 {self.encoder.fingerprint}"
+
+    def __call__(self, images: list[Image.Image], prompts: list[str]) -> NDArray[np.float64]:
+        """One cosine a picture, between 0 and 1."""
+        return np.maximum(0.0, self.cosines(images, prompts))
+
+    def cosines(self, images: list[Image.Image], prompts: list[str]) -> NDArray[np.float64]:
+        """The cosines before negative ones are set to 0."""
+        left, right = self.encoder.image_features(images), self.encoder.text_features(prompts)
+        return (left * right).sum(-1).double().numpy()
