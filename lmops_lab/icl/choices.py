@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from lmops_lab.attention.context import GroupedContext, OwnWeight
+from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import Scores
 from lmops_lab.icl.loaders import nearest
 from lmops_lab.icl.prompts import PromptTokens
 from lmops_lab.icl.tasks import MULTIPLE_CHOICE, Example, Task, template_fields
 from lmops_lab.models import LanguageModel
 
+FORMAT = "lmops-lab choices 1"
 LENGTHS = ("sum", "mean", "characters", "pmi")
 
 
@@ -56,6 +61,37 @@ class ChoiceScores:
     def correct(self, length: str = "sum") -> NDArray[np.bool_]:
         """Which questions are answered right [questions]."""
         return self.read(length).argmax(-1) == self.gold
+
+    def save(self, path: Path | str) -> Path:
+        """Write one Parquet file with a row a choice: question, choice, gold, scores, unconditional, tokens, ..."""
+        path = Path(path)
+        questions, choices = np.nonzero(~np.isnan(self.scores))
+        columns = {name: getattr(self, name)[questions, choices] for name in _VALUES}
+        table = pa.table({"question": questions, "choice": choices, "gold": self.gold[questions], **columns})
+        with atomic_file(path) as temporary:
+            pq.write_table(table.replace_schema_metadata({"lmops_lab": FORMAT}), temporary)
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str) -> "ChoiceScores":
+        """Read back what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file that something else wrote.
+        """
+        table = pq.read_table(path)
+        found = (table.schema.metadata or {}).get(b"lmops_lab", b"").decode()
+        if found != FORMAT:
+            raise ValueError(f"{str(path)!r} is no {FORMAT!r} file but {found!r}; score the questions again")
+        questions, choices, gold = (table[name].to_numpy() for name in ("question", "choice", "gold"))
+        arrays = {name: np.full((questions.max() + 1, choices.max() + 1), np.nan) for name in _VALUES}
+        for name, array in arrays.items():
+            array[questions, choices] = table[name].to_numpy()
+        return cls(**arrays, gold=gold[choices == 0])
+
+
+_VALUES = ("scores", "unconditional", "tokens", "characters")
 
 
 def score_choices(

@@ -8,7 +8,7 @@ from scipy.stats import entropy
 from lmops_lab import encode_groups
 from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.channel import channel_demonstrations, channel_parts, score_channel
-from lmops_lab.icl.choices import score_choices
+from lmops_lab.icl.choices import ChoiceScores, score_choices
 from lmops_lab.icl.knn import divergences, vote
 from lmops_lab.icl.prompts import PromptTokens
 from lmops_lab.icl.scores import StoredScores, read_channel, read_neighbours, read_scores, score_task
@@ -193,6 +193,19 @@ def test_choices_have_the_probability_of_a_plain_pass(tiny):
     assert scores.correct("sum").tolist() == (scores.read().argmax(1) == [1, 0]).tolist()
     with pytest.raises(ValueError, match="length is 'token'"):
         scores.read("token")
+
+
+def test_choices_are_kept_in_one_file(tiny, tmp_path):
+    task = Task("c", "{text}", {}, CHOICES, CHOICES, "\n", kind="multiple-choice")
+    scores = score_choices(tiny, task, CHOICES, progress=False)
+    path = scores.save(tmp_path / "c.parquet")
+    again = ChoiceScores.load(path)
+    for length in ("sum", "mean", "characters", "pmi"):
+        assert np.array_equal(again.read(length), scores.read(length))
+    assert again.gold.tolist() == [1, 0]
+    pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
+    with pytest.raises(ValueError, match="is no 'lmops-lab choices 1' file"):
+        ChoiceScores.load(path)
 
 
 def test_choices_within_the_prompt(tiny):
