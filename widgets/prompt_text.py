@@ -18,7 +18,7 @@ def word_diff(before: str, after: str) -> list[Piece]:
     The kept and added pieces joined give `after`; the kept and removed ones give `before`, letter for letter.
 
     >>> word_diff("a rabbit in space", "a white rabbit in space")
-    [('same', 'a '), ('added', 'white '), ('same', 'rabbit in space')]
+    [('same', 'a'), ('added', ' white'), ('same', ' rabbit in space')]
     """
     old, new = _WORD.findall(before), _WORD.findall(after)
     pieces: list[Piece] = []
