@@ -1,6 +1,7 @@
 """The same sweep on a Dask cluster: cells go where their groups are encoded, and survive a lost worker."""
 
 import contextlib
+import multiprocessing
 import os
 import queue
 import threading
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Cells that a worker holds at a time: one to score, one to begin with at once when that is done.
 _AHEAD = 2
 _PATIENCE_S = 120.0  # how long to wait for a first or another worker
+_ANSWER_S = 20  # how long a scheduler may take to answer
 _INSTALL = "pip install 'lmops-lab[dask]'"
 
 
@@ -39,6 +41,7 @@ class _Kept:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     lm: LanguageModel | None = None
+    asked: tuple[str, str, str] = ("", "", "")
     encoded: experiment.Encoded | None = None
     loads: int = 0
     pools: int = 0
@@ -69,18 +72,30 @@ def score_on_worker(work: "Work", point: Point, threads: int, versions: Sequence
             "transformers); install the same versions on both"
         )
     with _kept.lock:  # a worker with several threads scores one cell at a time
-        torch.set_num_threads(threads)
-        if _kept.lm is None or _kept.lm.fingerprint != work.fingerprint:
-            _kept.lm = _kept.encoded = None  # makes room first
-            _kept.lm = load_model(work.model, dtype=work.dtype, device=work.device)
-            _kept.loads += 1
-            if _kept.lm.fingerprint != work.fingerprint:
-                raise ValueError(f"a worker loaded {_kept.lm.fingerprint}, the sweep needs {work.fingerprint}")
-        if _kept.encoded is None or _kept.encoded.pool != work.pool:
+        lm = _model(work.model, work.dtype, work.device, threads)
+        if lm.fingerprint != work.fingerprint:
+            raise ValueError(f"a worker loaded {lm.fingerprint}, the sweep needs {work.fingerprint}")
+        if _kept.encoded is None or _kept.encoded.lm is not lm or _kept.encoded.pool != work.pool:
             _kept.encoded = None
-            _kept.encoded = experiment.Encoded(_kept.lm, work.pool)
+            _kept.encoded = experiment.Encoded(lm, work.pool)
             _kept.pools += 1
         return Done(_kept.encoded.score(point), os.getpid(), _kept.loads, _kept.pools)
+
+
+def warm_up(model: str, dtype: str, threads: int, device: str = "auto") -> None:
+    """Load a model into this worker process before it is needed."""
+    with _kept.lock:
+        _model(model, dtype, device, threads)
+
+
+def _model(name: str, dtype: str, device: str, threads: int) -> LanguageModel:
+    """The model that this process keeps, loaded when another one is asked for."""
+    torch.set_num_threads(threads)
+    if _kept.lm is None or _kept.asked != (name, dtype, device):
+        _kept.lm = _kept.encoded = None  # makes room first
+        _kept.lm, _kept.asked = load_model(name, dtype=dtype, device=device), (name, dtype, device)
+        _kept.loads += 1
+    return _kept.lm
 
 
 # ---- where the sweep is run ----
@@ -273,7 +288,7 @@ def _client(scheduler: Any, workers: int) -> "Iterator[Client]":
         yield scheduler
     elif scheduler is not None:
         try:
-            client = Client(scheduler, timeout=20)
+            client = Client(scheduler, timeout=_ANSWER_S)
         except (OSError, ValueError) as error:
             raise ConnectionError(f"no Dask scheduler answers at {scheduler!r} ({error}); check the address") from error
         with client:
@@ -282,9 +297,24 @@ def _client(scheduler: Any, workers: int) -> "Iterator[Client]":
         if workers < 1:
             raise ValueError(f"workers is {workers}; a cluster has at least 1")
         with (
+            quick_start(),
             LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
             ) as cluster,
             Client(cluster) as client,
         ):
             yield client
+
+
+@contextmanager
+def quick_start() -> Iterator[None]:
+    """Let local workers begin with everything imported: one process imports it, the workers are copies of that one."""
+    import dask
+    from distributed.utils import get_mp_context
+
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        yield
+        return
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["distributed", __name__])
+        yield

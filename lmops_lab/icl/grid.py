@@ -146,7 +146,7 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ValueError(f"grid: queries is {queries!r}; give a whole number from 1")
     for name in ("dtype", "device"):
         if not isinstance(values.get(name, ""), str):
-            raise ValueError(f"grid: {name} is {values[name]!r}; give one word such as 'auto'")
+            raise ValueError(f"grid: {name} is {values[name]!r}; give one word such as 'auto'")  # noqa: TRY004
 
 
 def _check_values(name: str, values: Sequence[Any]) -> None:

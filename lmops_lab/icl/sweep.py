@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import re
 import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,9 @@ def plan_sweep(grid: Grid, tasks: Mapping[str, Task] | None = None) -> SweepPlan
     """
     outlines = {name: outline_model(name, dtype=grid.dtype, device=grid.device) for name in grid.model}
     loaded = [_load_task(task, tasks or {}) for task in grid.task]
+    names = [task.name for task in loaded]
+    if len(set(names)) < len(names):
+        raise ValueError(f"tasks have the names {names}; give each its own (rename the file or folder)")
     works: list[Work] = []
     skipped: dict[tuple[str, str, str, int, str], None] = {}
     seen: set[str] = set()
@@ -125,36 +129,35 @@ def run_sweep(
             raise ValueError(f"executor is {executor!r}; choose among {', '.join(EXECUTORS)}")  # noqa: TRY301
         check_folder(folder)
         plan = plan_sweep(grid, tasks)
-    except (ValueError, OSError) as error:
+        with one_writer(folder):
+            _remove_leftovers(folder)
+            store = CellStore(folder / CELLS)
+            missing = missing_points(plan, store) if only_missing else {point.name for point in plan.points}
+            _check_space(folder, plan, missing)
+            _write_manifest(folder, plan)
+            works = [work for work in (_only(work, missing) for work in plan.works) if work.pool.points]
+            total, found = len(plan.points), len(plan.points) - len(missing)
+            with (
+                Reporter(folder, total, found) as report,
+                _explained(folder, report),
+                tqdm(total=total, initial=found, desc="sweep", unit="cell", disable=not progress) as bar,
+            ):
+                if executor == "dask":
+                    from lmops_lab.icl.cluster import run_on_dask
+
+                    done = run_on_dask(works, scheduler=scheduler, workers=workers, threads=threads or 1, report=report)
+                else:
+                    done = _run_here(works, threads, report)
+                with contextlib.closing(done):
+                    for work, point, cell in done:
+                        keep(store, work.pool, point, cell)
+                        report.finished_one(_words(point))
+                        bar.update()
+                Sweep(folder).write_table()
+    except Exception as error:
         report_failure(folder, error)
         raise
-    with one_writer(folder):
-        store = CellStore(folder / CELLS)
-        missing = missing_points(plan, store) if only_missing else {point.name for point in plan.points}
-        _check_space(folder, plan, missing)
-        _write_manifest(folder, plan)
-        works = [_only(work, missing) for work in plan.works]
-        works = [work for work in works if work.pool.points]
-        total = len(plan.points)
-        with (
-            Reporter(folder, total, total - len(missing)) as report,
-            _explained(folder, report),
-            tqdm(total=total, initial=total - len(missing), desc="sweep", unit="cell", disable=not progress) as bar,
-        ):
-            if executor == "dask":
-                from lmops_lab.icl.cluster import run_on_dask
-
-                done = run_on_dask(works, scheduler=scheduler, workers=workers, threads=threads or 1, report=report)
-            else:
-                done = _run_here(works, threads, report)
-            with contextlib.closing(done):
-                for work, point, cell in done:
-                    keep(store, work.pool, point, cell)
-                    report.finished_one(_words(point))
-                    bar.update()
-            sweep = Sweep(folder)
-            sweep.write_table()
-    return sweep
+    return Sweep(folder)
 
 
 def start_sweep(grid: Grid | Mapping[str, Any], folder: Path | str, arguments: Sequence[str] = ()) -> Job:
@@ -231,6 +234,13 @@ def _run_here(works: Sequence[Work], threads: int | None, report: Reporter) -> G
 
 def _words(point: Point) -> str:
     return " ".join(f"{name}={value}" for name, value in point.settings.items() if value is not None)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left; nobody else writes here now."""
+    for path in (*folder.glob(".*"), *(folder / CELLS).glob(".*")):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}\.(parquet|json|csv)", path.name):
+            path.unlink(missing_ok=True)
 
 
 def needed_space(plan: SweepPlan, names: set[str]) -> int:

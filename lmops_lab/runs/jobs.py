@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -107,7 +106,7 @@ class Reporter:
             "running", found, total, found, "", "", process, socket.gethostname(), _birth(process), now, now
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Reporter":  # noqa: PYI034 - beartype checks methods, and has no Self there
         self._write()
         self.log(f"start: {self.status.found} of {self.status.total} there already")
         return self
@@ -170,7 +169,7 @@ class Job:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def wait(self, seconds: float | None = None, every: float = 0.2) -> JobStatus:
+    def wait(self, seconds: int | float | None = None, every: int | float = 0.2) -> JobStatus:
         """Wait until it ends, at most this long, and return its status then."""
         end = None if seconds is None else time.monotonic() + seconds
         while (status := self.status()).active and (end is None or time.monotonic() < end):
