@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lmops_lab.icl.loaders import Rows, load_data, nearest
+from lmops_lab.icl.loaders import Rows, drawn_rows, load_data, nearest
 from lmops_lab.icl.tasks import CLASSIFICATION, GENERATION, KINDS, MULTIPLE_CHOICE, Example, Task, template_fields
 
 Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -114,7 +114,12 @@ class TaskDefinition:
             train = [row for i, row in enumerate(train) if i not in held_out]
         else:
             asked = loaded.splits[test]
-        return self._task(train[: self.train_limit], asked[: self.test_limit], loaded.class_names)
+        if limits is None:
+            train, asked = (
+                [rows[i] for i in drawn_rows(len(rows), limit or many)]
+                for rows, limit in ((train, self.train_limit), (asked, self.test_limit))
+            )
+        return self._task(train, asked, loaded.class_names)
 
     def from_rows(self, train: Iterable[Mapping[str, Any]], test: Iterable[Mapping[str, Any]]) -> Task:
         """The task from rows in memory (a list of dictionaries, a `datasets.Dataset`, `frame.to_dict("records")`).

@@ -136,7 +136,7 @@ def load_data(where: str | Path, config: str | None = None, *, limits: Mapping[s
     if path.is_file() or (path.is_dir() and not any(path.rglob("*.parquet"))):
         splits = load_local_splits(path)
         if limits is not None:
-            chosen = {split: _drawn(len(rows), limits.get(split, 0)) for split, rows in splits.items()}
+            chosen = {split: drawn_rows(len(rows), limits.get(split, 0)) for split, rows in splits.items()}
             splits = {split: [rows[i] for i in chosen[split]] for split, rows in splits.items()}
         return Loaded(splits, {})
     loaded = _load_dataset(str(path) if path.is_dir() else str(where), config)
@@ -144,7 +144,7 @@ def load_data(where: str | Path, config: str | None = None, *, limits: Mapping[s
     for split, data in loaded.items():
         names = {column: tuple(f.names) for column, f in data.features.items() if getattr(f, "names", None)}
         class_names.update(names)
-        drawn = _drawn(len(data), len(data) if limits is None else limits.get(str(split), 0))
+        drawn = drawn_rows(len(data), len(data) if limits is None else limits.get(str(split), 0))
         kept = data if len(drawn) == len(data) else data.select(drawn)
         splits[str(split)] = [
             (f"{where} {split} row {number + 1}", _named(row, names)) for number, row in zip(drawn, kept, strict=True)
@@ -180,7 +180,7 @@ def _load_dataset(name: str, config: str | None) -> Any:  # a datasets.DatasetDi
         ) from error
 
 
-def _drawn(rows: int, limit: int) -> list[int]:
+def drawn_rows(rows: int, limit: int) -> list[int]:
     """Numbers of at most `limit` rows, drawn with the seed of the reference (1), in their own order."""
     if rows <= limit:
         return list(range(rows))
