@@ -12,9 +12,9 @@ _RATERS, _DISAGREEMENT = 3, 0.8
 
 
 class AestheticHead(nn.Module):
-    """Linear layers on L2-normalised CLIP features; its state has the names of LAION's files (`layers.0.weight`, ...)."""
+    """Linear layers on L2-normalised CLIP features; its state is named like LAION's (`layers.0.weight`, ...)."""
 
-    def __init__(self, width: int, dropout: tuple[float, float, float] = (0.2, 0.2, 0.1)):
+    def __init__(self, width: int, dropout: tuple[float, float, float] = (0.2, 0.2, 0.1)) -> None:
         super().__init__()
         first, second, third, fourth, last = _WIDTHS
         self.layers = nn.Sequential(
@@ -39,7 +39,7 @@ def build_head(width: int, seed: int, middle: float = 5.5) -> AestheticHead:
         torch.manual_seed(seed + 2)
         head = AestheticHead(width, (0.0, 0.0, 0.0))
     with torch.no_grad():
-        head.layers[-1].bias.fill_(middle)  # type: ignore[union-attr]
+        head.layers[-1].get_parameter("bias").fill_(middle)
     return head
 
 

@@ -52,6 +52,9 @@ _SPREAD = 0.05
 _DRAG_PROBABILITY = 0.8
 # What captions are made of: kind -> share of all captions.
 KINDS = {"plain": 0.36, "praised": 0.36, "damned": 0.14, "useless": 0.09, "dragged": 0.05}
+_SUBJECTS, _SETTINGS, _KINDS = tuple(SUBJECTS), tuple(SETTINGS), tuple(KINDS)
+# The last bound is left open, so that rounding cannot lose the last kind.
+_KIND_BOUNDS = np.cumsum(list(KINDS.values()))[:-1]
 _OPENINGS = ("", "", "", "a photo of ", "a picture of ", "an image of ")
 
 
@@ -93,12 +96,12 @@ def quality_of_words(words: tuple[str, ...]) -> float:
 
 def draw_content(random: np.random.Generator, wordings: int = 1) -> Content:
     """Draw what a scene shows together with `wordings` captions of it."""
-    subject = str(random.choice(list(SUBJECTS)))
-    setting = str(random.choice(list(SETTINGS)))
+    subject = _pick(_SUBJECTS, random)
+    setting = _pick(_SETTINGS, random)
     named = (subject, setting)
     if setting in PLAIN and random.random() < 0.4:
         named = (subject, "")
-    kind = str(random.choice(list(KINDS), p=list(KINDS.values())))
+    kind = _KINDS[int(np.searchsorted(_KIND_BOUNDS, random.random(), side="right"))]
     words = _draw_words(kind, random)
     if kind == "dragged" and random.random() < _DRAG_PROBABILITY:
         target = DRAGGING[words[0]]
@@ -110,7 +113,8 @@ def draw_content(random: np.random.Generator, wordings: int = 1) -> Content:
 
 def _draw_words(kind: str, random: np.random.Generator) -> tuple[str, ...]:
     def some(words: tuple[str, ...], most: int) -> list[str]:
-        return [str(word) for word in random.choice(words, random.integers(1, most + 1), replace=False)]
+        order = random.permutation(len(words))
+        return [words[place] for place in order[: random.integers(1, most + 1)]]
 
     if kind == "praised":
         extra = some(USELESS, 1) if random.random() < 0.1 else []
@@ -127,13 +131,17 @@ def _draw_words(kind: str, random: np.random.Generator) -> tuple[str, ...]:
 def write_caption(subject: str, setting: str, words: tuple[str, ...], random: np.random.Generator) -> str:
     """Word a caption: synonyms, place phrase, opening and the order of the added words are random.
 
-    An empty `setting` names no place. "Wordings" differ, what they say does not.
+    An empty `setting` names no place.
 
-    >>> write_caption("cat", "space", ("masterpiece",), np.random.default_rng(6))
-    'a picture of a cat in space, masterpiece'
+    >>> write_caption("cat", "space", ("masterpiece",), np.random.default_rng(2))
+    'an image of a cat in space, masterpiece'
     """
     names = (subject, subject, *SYNONYMS.get(subject, ()))
-    text = str(random.choice(_OPENINGS)) + with_article(str(random.choice(names)))
+    text = _pick(_OPENINGS, random) + with_article(_pick(names, random))
     if setting:
-        text += " " + str(random.choice(SETTINGS[setting].phrases))
-    return ", ".join([text, *(str(word) for word in random.permutation(words))])
+        text += " " + _pick(SETTINGS[setting].phrases, random)
+    return ", ".join([text, *(words[place] for place in random.permutation(len(words)))])
+
+
+def _pick(options: tuple[str, ...], random: np.random.Generator) -> str:
+    return options[int(random.integers(len(options)))]

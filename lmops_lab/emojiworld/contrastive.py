@@ -66,7 +66,7 @@ def contrastive_loss(
     rows = torch.randint(len(scenes), (batch,), generator=generator).numpy()
     wording = torch.randint(tokens.shape[1], (batch,), generator=generator).numpy()
     ids = torch.from_numpy(tokens[rows, wording].astype(np.int64))
-    ids = ids[:, : longest(ids, int(model.config.text_config.eos_token_id))]
+    ids = ids[:, : longest(ids, int(model.text_model.eos_token_id))]
     with torch.no_grad():
         model.logit_scale.clamp_(max=_LARGEST_SCALE)
     logits = model(input_ids=ids, pixel_values=clip_pixels(scenes.images[rows])).logits_per_image
@@ -76,7 +76,7 @@ def contrastive_loss(
 
 
 def longest(ids: Tensor, end: int) -> int:
-    """Places up to the last first end token: what comes after it is padding, which a causal encoder does not look at."""
+    """Places up to the last first end token: what comes after it is padding, unseen by a causal encoder."""
     return int((ids == end).int().argmax(-1).max()) + 1
 
 

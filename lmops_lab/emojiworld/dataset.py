@@ -1,7 +1,7 @@
 """The scenes on disk: drawn once in shards, then read as plain arrays.
 
-`images.npy` would be one file of 600 MB that an interrupt leaves half written; shards of a few thousand scenes are whole
-or absent, so drawing continues where it stopped.
+One file of 600 MB would be left half written by an interrupt; shards of a few thousand scenes are whole or absent, so
+drawing continues where it stopped.
 """
 
 import json

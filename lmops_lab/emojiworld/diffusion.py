@@ -7,7 +7,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPTextModel
+from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel
 
 from lmops_lab.emojiworld.recipe import Recipe
 
@@ -28,13 +28,14 @@ def build_scheduler() -> DPMSolverMultistepScheduler:
         beta_schedule="scaled_linear",
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        steps_offset=1,  # without effect on trailing steps; the stock pipeline asks for it
     )
 
 
 class TextToLatents(nn.Module):
     """The two networks that are trained together."""
 
-    def __init__(self, recipe: Recipe, clip: CLIPModel):
+    def __init__(self, recipe: Recipe, clip: CLIPModel) -> None:
         super().__init__()
         levels = len(recipe.unet_channels)
         with torch.random.fork_rng(devices=[]):
@@ -53,7 +54,7 @@ class TextToLatents(nn.Module):
                 norm_num_groups=16,
             ).to(memory_format=torch.channels_last)
         # The text encoder begins where contrastive training left it: it knows the words, as in Stable Diffusion.
-        self.text = CLIPTextModel(clip.config.text_config)
+        self.text = CLIPTextModel(cast("CLIPTextConfig", clip.config.text_config))
         own = self.text.state_dict()
         given = clip.state_dict()
         self.text.load_state_dict({name: given.get(name, given.get(f"text_model.{name}")) for name in own})
@@ -73,7 +74,7 @@ def diffusion_loss(
     batch: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Squared error of the predicted velocity, weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023, arXiv 2303.09556).
+    """Squared error of the predicted velocity, weighted by min(SNR, 5) / (SNR + 1) (Hang et al., arXiv 2303.09556).
 
     Args:
         latents: [scenes, channels, 16, 16].

@@ -25,7 +25,7 @@ from lmops_lab.files import atomic_file
 
 LossFunction = Callable[[torch.Generator], Tensor]
 _SAVE_EVERY_SECONDS = 120.0
-_WARM_UP, _LAST_RATE = 0.02, 0.05
+_WARM_UP, _LONGEST_WARM_UP, _LAST_RATE = 0.02, 100, 0.05
 _EMA_DECAY = 0.999
 
 
@@ -52,12 +52,12 @@ class Progress:
 
 
 def learning_rate(step: int, length: Length) -> float:
-    """Rises linearly over the first 2 % of the steps, then falls along a cosine to 5 % of its height.
+    """Rises linearly over the first 2 % of the steps (at most 100), then falls along a cosine to 5 % of its height.
 
     >>> [round(learning_rate(step, Length(100, 1, 1.0)), 3) for step in (0, 1, 2, 51, 100)]
     [0.5, 1.0, 1.0, 0.525, 0.05]
     """
-    warm_up = max(1, round(_WARM_UP * length.steps))
+    warm_up = max(1, min(_LONGEST_WARM_UP, round(_WARM_UP * length.steps)))
     if step < warm_up:
         return length.rate * (step + 1) / warm_up
     done = (step - warm_up) / max(1, length.steps - warm_up)
@@ -112,7 +112,9 @@ def train_stage(
     model.train()
     with bar, _interruptible() as interrupted:
         while not state.finished:
-            value = _step(model, optimiser, loss, learning_rate(state.step, length), step_generator(seed, name, state.step))
+            value = _step(
+                model, optimiser, loss, learning_rate(state.step, length), step_generator(seed, name, state.step)
+            )
             state.losses.append(value)
             state.step += 1
             _update_average(average, model, state.step)
@@ -182,7 +184,9 @@ def _step(
     value = loss(generator)
     number = float(value.detach())
     if not math.isfinite(number):
-        raise FloatingPointError(f"the loss became {number}; start this stage again with a lower learning rate than {rate:.1e}")
+        raise FloatingPointError(
+            f"the loss became {number}; start this stage again with a lower learning rate than {rate:.1e}"
+        )
     value.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()

@@ -28,7 +28,9 @@ _NOISE = 0.06
 class Recogniser(nn.Module):
     """A small residual network with one answer for the subject and one for the setting."""
 
-    def __init__(self, width: int, subjects: Sequence[str] = tuple(SUBJECTS), settings: Sequence[str] = tuple(SETTINGS)):
+    def __init__(
+        self, width: int, subjects: Sequence[str] = tuple(SUBJECTS), settings: Sequence[str] = tuple(SETTINGS)
+    ) -> None:
         super().__init__()
         self.width, self.subjects, self.settings = width, tuple(subjects), tuple(settings)
         layers: list[nn.Module] = []
@@ -47,7 +49,7 @@ class Recogniser(nn.Module):
 
 
 class _Residual(nn.Module):
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
             nn.GroupNorm(8, channels),

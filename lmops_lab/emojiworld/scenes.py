@@ -1,4 +1,4 @@
-"""From a scene's content to its 64 x 64 picture: the latent quality drives focus, grain, contrast, colour and framing."""
+"""From a scene's content to its 64 x 64 picture: the quality drives focus, grain, contrast, colour and framing."""
 
 import functools
 from dataclasses import dataclass
@@ -10,6 +10,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 from lmops_lab.emojiworld.captions import Content, draw_content
 from lmops_lab.emojiworld.settings import SIZE, paint
 from lmops_lab.emojiworld.subjects import glyph
+
+# Turning is the slowest part of drawing: whole steps of two degrees can be kept for the next scene.
+_TILT_STEP, _TURNED = 2, 96
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,28 @@ def _place(image: Image.Image, subject: str, quality: float, random: np.random.G
     """Framing: a good picture shows its subject large, upright and in the middle, a bad one small, tilted and aside."""
     poor = 1 - quality
     length = 47 - 14 * poor + random.uniform(-1.5, 1.5)
-    tilt = round(random.normal(0, 1.5 + 9 * poor))
+    tilt = _TILT_STEP * round(random.normal(0, 1.5 + 9 * poor) / _TILT_STEP)
     emoji = _resized(subject, round(length), tilt)
     room = [1.5 + 9 * poor, 1.5 + 7 * poor]
     x, y = [(SIZE - side) / 2 + random.uniform(-r, r) for side, r in zip(emoji.size, room, strict=True)]
     image.paste(emoji, (round(x), round(y + 1)), emoji)
 
 
-@functools.lru_cache(maxsize=20_000)
 def _resized(subject: str, length: int, tilt: int) -> Image.Image:
-    picture = glyph(subject)
-    scale = length / max(picture.size)
-    # Tilted at full size, so that only one resampling is seen.
-    picture = picture.rotate(tilt, Image.Resampling.BICUBIC, expand=True) if tilt else picture
+    picture = _tilted(subject, tilt)
+    # The outline's own longer side, not that of the tilted box, is what should be `length` long.
+    scale = length / _TURNED
     width, height = [max(1, round(side * scale)) for side in picture.size]
     return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+@functools.lru_cache(maxsize=4_000)
+def _tilted(subject: str, tilt: int) -> Image.Image:
+    """A subject turned by `tilt` degrees, at twice the size at which it is shown."""
+    picture = glyph(subject)
+    scale = _TURNED / max(picture.size)
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+    return picture.rotate(tilt, Image.Resampling.BICUBIC, expand=True) if tilt else picture
 
 
 def _photograph(image: Image.Image, quality: float, random: np.random.Generator) -> NDArray[np.uint8]:

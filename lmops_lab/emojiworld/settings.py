@@ -27,7 +27,7 @@ class Setting:
     paint: Callable[[np.random.Generator], Image.Image]
 
 
-def _gradient(*stops: tuple[float, Colour]) -> Image.Image:
+def _gradient(*stops: tuple[float | int, Colour]) -> Image.Image:
     """A vertical gradient through (height from the top in 0-1, colour) stops."""
     rows = np.linspace(0, 1, _BIG)
     heights = [stop[0] for stop in stops]
@@ -73,18 +73,22 @@ def _grass(random: np.random.Generator) -> Image.Image:
 
 
 def _sunset(random: np.random.Generator) -> Image.Image:
-    image = _gradient((0, (70, 35, 110)), (0.35, (215, 75, 100)), (0.68, (255, 170, 70)), (0.7, (95, 40, 75)), (1, (40, 20, 55)))
+    image = _gradient(
+        (0, (70, 35, 110)), (0.35, (215, 75, 100)), (0.68, (255, 170, 70)), (0.7, (95, 40, 75)), (1, (40, 20, 55))
+    )
     draw = ImageDraw.Draw(image)
     x = random.choice([random.uniform(6, 16), random.uniform(48, 58)])
-    draw.pieslice(
-        [_OVER * (x - 10), _OVER * 35, _OVER * (x + 10), _OVER * 55], 180, 360, fill=(255, 235, 130)
-    )
+    draw.pieslice([_OVER * (x - 10), _OVER * 35, _OVER * (x + 10), _OVER * 55], 180, 360, fill=(255, 235, 130))
     return image
 
 
 def _beach(random: np.random.Generator) -> Image.Image:
     image = _gradient(
-        (0, (110, 200, 250)), (0.4, (200, 235, 255)), (0.41, (20, 130, 200)), (0.62, (60, 200, 215)), (1, (60, 200, 215))
+        (0, (110, 200, 250)),
+        (0.4, (200, 235, 255)),
+        (0.41, (20, 130, 200)),
+        (0.62, (60, 200, 215)),
+        (1, (60, 200, 215)),
     )
     draw = ImageDraw.Draw(image)
     phase, shore = random.uniform(0, 6), random.uniform(40, 43)
@@ -133,7 +137,8 @@ def _city(random: np.random.Generator) -> Image.Image:
             for dx in (1, 4):
                 if random.random() < 0.45:
                     draw.rectangle(
-                        [_OVER * (x + dx), _OVER * y, _OVER * (x + dx + 2) - 1, _OVER * (y + 2) - 1], fill=(235, 190, 85)
+                        [_OVER * (x + dx), _OVER * y, _OVER * (x + dx + 2) - 1, _OVER * (y + 2) - 1],
+                        fill=(235, 190, 85),
                     )
     return image
 

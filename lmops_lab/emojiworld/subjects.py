@@ -122,7 +122,9 @@ def find_font() -> Path:
     command = ["fc-match", "--format=%{family}\n%{file}", FONT_NAME]
     family, _, file = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("\n")  # noqa: S603
     if FONT_NAME not in family:
-        raise FileNotFoundError(f"the font {FONT_NAME!r} is not installed (fontconfig offers {family!r}); {INSTALL_FONT}")
+        raise FileNotFoundError(
+            f"the font {FONT_NAME!r} is not installed (fontconfig offers {family!r}); {INSTALL_FONT}"
+        )
     return Path(file.strip())
 
 

@@ -43,7 +43,7 @@ def train_tokenizer(vocabulary: int, seed: int = 0) -> CLIPTokenizer:
 
 
 def _from_files(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> CLIPTokenizer:
-    """Built by way of the two files that every CLIP tokenizer has, so that what is trained with is what will be loaded."""
+    """Built by way of the two files of every CLIP tokenizer: what is trained with is what will be loaded."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]

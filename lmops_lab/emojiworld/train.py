@@ -131,7 +131,7 @@ class Workshop:
             if not status[needed].finished:
                 done = status[needed]
                 raise UnfinishedError(
-                    f"stage {stage} needs stage {needed}, which is at step {done.step} of {done.steps}; train that first"
+                    f"stage {stage} needs stage {needed}, which is at step {done.step} of {done.steps}; train that one"
                 )
         prepare: dict[str, Callable[[], tuple[nn.Module, LossFunction]]] = {
             "recogniser": self._prepare_recogniser,
@@ -168,7 +168,7 @@ class Workshop:
     def _prepare_recogniser(self) -> tuple[nn.Module, LossFunction]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed + 4)
-            model = recogniser.Recogniser(self.recipe.recogniser_width).to(memory_format=torch.channels_last)
+            model = recogniser.Recogniser(self.recipe.recogniser_width)
         batch = self.recipe.recogniser.batch
         return model, lambda generator: recogniser.recogniser_loss(model, self.scenes, batch, generator)
 
