@@ -40,7 +40,7 @@ def plot_curve(
         for index, method in enumerate(methods):
             colour = mpl.colors.to_hex(f"C{index}")  # now: outside this block the cycle is another one
             of_method = [k for m, k in curve.points() if m == method]
-            x = [_place(k, ks) for k in of_method]
+            x = [place_of(k, ks) for k in of_method]
             estimates = [curve.accuracy(method, k, calibration) for k in of_method]
             axes.fill_between(
                 x, [e.low for e in estimates], [e.high for e in estimates], color=colour, alpha=0.16, linewidth=0
@@ -51,9 +51,9 @@ def plot_curve(
                     by_seed = curve.correct(method, k, calibration).mean(1)
                     axes.scatter(np.full(len(by_seed), at), by_seed, s=9, color=colour, alpha=0.55, linewidth=0)
             ends.append((x[-1], estimates[-1].mean, method, colour))
-        right = max((_place(k, ks) for k in ks), default=0.0)
+        right = max((place_of(k, ks) for k in ks), default=0.0)
         if (ZERO_SHOT, 0) in curve.points():
-            _draw_zero_shot(axes, curve.accuracy(ZERO_SHOT, 0, calibration), _place(0, ks))
+            _draw_zero_shot(axes, curve.accuracy(ZERO_SHOT, 0, calibration), place_of(0, ks))
         axes.axhline(curve.majority, color="#999999", linestyle=":", linewidth=1.2, zorder=1)
         low, high = _limits(curve, calibration)
         axes.set_ylim(low, high)
@@ -62,7 +62,7 @@ def plot_curve(
             right, curve.majority - 0.012 * (high - low), "most frequent label", ha="right", va="top", fontsize=8.5,
             color="#777777",
         )  # fmt: skip
-        axes.set_xticks([_place(k, ks) for k in ks], [f"{k:,}" for k in ks])
+        axes.set_xticks([place_of(k, ks) for k in ks], [f"{k:,}" for k in ks])
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set_xlabel("demonstrations in context (log scale, with a place for 0)")
@@ -73,6 +73,11 @@ def plot_curve(
             fontsize=9, color="#555555",
         )  # fmt: skip
     return figure
+
+
+def calibration_words(name: str) -> str:
+    """Return a calibration's name in words."""
+    return CALIBRATION_WORDS.get(name, f"{name.replace('_', ' ')} calibration")
 
 
 def write_figure(figure: Figure, target: Path | io.BytesIO, suffix: str) -> None:
@@ -90,8 +95,8 @@ def figure_as_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _place(k: int, ks: Sequence[int]) -> float:
-    """Position of k on the axis: log2 k, and 0 a little left of the smallest k > 0."""
+def place_of(k: int, ks: Sequence[int]) -> float:
+    """Return the position of k on the axis: log2 k, and 0 a little left of the smallest k > 0."""
     if k > 0:
         return float(np.log2(k))
     positive = [n for n in ks if n > 0]
@@ -131,4 +136,4 @@ def _limits(curve: ICLCurve, calibration: str) -> tuple[float, float]:
 def _subtitle(curve: ICLCurve, calibration: str) -> str:
     model = curve.about["model"].split("@")[0]
     seeds, queries = len(curve.about["seeds"]), curve.about["queries"]
-    return f"{model}, {CALIBRATION_WORDS[calibration]}, {queries} queries, {seeds} seeds; bands: 95 % intervals"
+    return f"{model}, {calibration_words(calibration)}, {queries} queries, {seeds} seeds; bands: 95 % intervals"

@@ -1,7 +1,7 @@
 """What a curve says, in sentences computed from its numbers."""
 
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
-from lmops_lab.icl.figure import CALIBRATION_WORDS
+from lmops_lab.icl.figure import calibration_words
 from lmops_lab.icl.statistics import Interval
 
 
@@ -83,5 +83,5 @@ def _calibrated(curve: ICLCurve, method: str, calibration: str) -> str:
     most = max(range(len(counts)), key=counts.__getitem__)
     return (
         f"Uncalibrated, *{method}* at {k:,} demonstrations gives “{curve.labels[most]}” as {100 * counts[most]:.0f} % "
-        f"of its answers; {CALIBRATION_WORDS[calibration]} changes its accuracy by {verdict(gain)}."
+        f"of its answers; {calibration_words(calibration)} changes its accuracy by {verdict(gain)}."
     )

@@ -23,6 +23,7 @@ experiments a setting, 60 to 1,000 queries, accuracies of .62 to .86, seeds that
 A percentile bootstrap covers some 80 % with three seeds that differ (`two_factor_bootstrap`; for ten seeds and more).
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -75,9 +76,9 @@ class Crossed:
     def half_width(self, level: float = 0.95) -> Values:
         """Half the width of the interval [...] (see the module's first lines)."""
         tail = (1 + level) / 2
-        square = student.ppf(tail, max(1, self.items - 1)) ** 2 * self.item_part
+        square = _quantile(tail, max(1, self.items - 1)) ** 2 * self.item_part
         if self.seeds > 1:
-            square = square + student.ppf(tail, self.seeds - 1) ** 2 * self.seed_part
+            square = square + _quantile(tail, self.seeds - 1) ** 2 * self.seed_part
         return np.sqrt(square)
 
     def p_value(self) -> float:
@@ -97,6 +98,11 @@ class Crossed:
 
         smallest = np.log(1e-12)  # below, 1 - p is no longer exact
         return float(np.exp(brentq(gap, smallest, -1e-12, xtol=1e-5))) if gap(smallest) > 0 else 1e-12
+
+
+@functools.lru_cache(4096)
+def _quantile(tail: float, degrees: int) -> float:
+    return float(student.ppf(tail, degrees))
 
 
 def crossed(values: NDArray[Any], *, careful: bool = False) -> Crossed:

@@ -1,0 +1,60 @@
+"""Published accuracy curves as CSV, to be drawn beside one's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+REQUIRED = ("source", "method", "k", "accuracy")
+OPTIONAL = ("task", "low", "high", "model")
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """Curves that others reported.
+
+    Attributes:
+        table: columns source, method, k, accuracy (0 to 1), and where known task, low, high and model.
+    """
+
+    table: pd.DataFrame
+
+    def of_task(self, task: str) -> pd.DataFrame:
+        """Rows of a task; rows that name none belong to every task."""
+        if "task" not in self.table:
+            return self.table
+        named = self.table["task"]
+        return self.table[named.isna() | (named == task)]
+
+
+def read_published(path: Path | str) -> Published:
+    """Read published curves from a CSV file with the columns source, method, k and accuracy (a share, not per cent).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing or unknown column, or a row whose numbers cannot be, with its line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no table of published curves at {str(path)!r}")
+    table = pd.read_csv(path)
+    missing = [name for name in REQUIRED if name not in table]
+    unknown = [name for name in table if name not in (*REQUIRED, *OPTIONAL)]
+    if missing or unknown:
+        raise ValueError(
+            f"{path.name}: columns {missing} are missing, {unknown} are unknown; needed are {list(REQUIRED)}, possible "
+            f"{list(OPTIONAL)}"
+        )
+    for name, high in (("k", float("inf")), ("accuracy", 1.0), ("low", 1.0), ("high", 1.0)):
+        if name not in table:
+            continue
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        given = table[name].notna() if name in OPTIONAL else pd.Series(True, index=table.index)
+        bad = given & ~numbers.between(0, high)
+        if bad.any():
+            line = int(bad.idxmax()) + 2
+            raise ValueError(
+                f"{path.name}, line {line}: {name} is {table[name][line - 2]!r}; "
+                f"{'a number of demonstrations from 0' if name == 'k' else 'a share between 0 and 1'} is needed"
+            )
+    return Published(table)
