@@ -8,53 +8,81 @@ from pathlib import Path
 from papermill.exceptions import PapermillExecutionError
 
 from lmops_lab.icl.commands import add_commands
-from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook
+from lmops_lab.runs import grid, hygiene, report
+from lmops_lab.runs.notebook import Run, find_notebook, finished_run, identity, next_folder, run_in, run_notebook
 from lmops_lab.runs.parameters import check_parameters, parse_value, read_parameters
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one a way to end
-    """Parse the command line and run it; errors of use end with one line and exit code 2."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lmops-lab", description="Prompt research in notebooks.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a notebook with parameters and keep everything it makes")
-    run.add_argument("notebook", help="path, or the beginning of a name in notebooks/ such as 01")
+    run.add_argument("notebook", nargs="?", help="path, or the beginning of a name in notebooks/ such as 01")
     run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     run.add_argument("--folder", type=Path, help="where the run goes; default runs/<notebook>/<number>")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
+    run.add_argument("--force", action="store_true", help="run again what has been run before")
+    run.add_argument("--hide-code", action="store_true", help="leave the code out of the HTML page")
+    grid.add_arguments(run)
+    regress = commands.add_parser("regress", help="run notebooks and compare their numbers with the baselines")
+    report.add_arguments(regress)
+    regress.set_defaults(end=report.main)
+    notebooks = commands.add_parser("notebooks", help="check committed notebooks, or rebuild their outputs")
+    hygiene.add_arguments(notebooks)
+    notebooks.set_defaults(end=hygiene.main)
     show = commands.add_parser("parameters", help="list a notebook's parameters and their defaults")
     show.add_argument("notebook")
     add_commands(commands)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run it; errors of use end with one line and exit code 2."""
+    options = _parser().parse_args(arguments)
     try:
         if hasattr(options, "answer"):
             print(options.answer(options))
             return 0
-        notebook = find_notebook(options.notebook)
-        if options.command == "parameters":
-            for name, parameter in read_parameters(notebook).items():
-                print(f"{name} = {parameter.default!r}")
-            return 0
-        given = dict(_parse(text) for text in options.parameter)
-        check_parameters(read_parameters(notebook), given)
-        folder = options.folder or next_folder(Path("runs"), notebook, given)
-        done = run_notebook(notebook, given, folder, progress=not options.quiet)
-    except (ValueError, OSError) as error:
+        if hasattr(options, "end"):
+            return int(options.end(options))
+        if options.command == "run":
+            return _run(options)
+        for name, parameter in read_parameters(find_notebook(options.notebook)).items():
+            print(f"{name} = {parameter.default!r}")
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"lmops-lab: {error}", file=sys.stderr)
-        return 2
-    except PapermillExecutionError as error:
-        print(
-            f"lmops-lab: {error.ename} in cell {error.exec_count} of {notebook.name}: {error.evalue}", file=sys.stderr
-        )
-        print(f"  the notebook up to there is in {folder}; the same command continues", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        print(f"lmops-lab: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, RuntimeError) else 2
     except KeyboardInterrupt:
         print("\nlmops-lab: stopped; finished points are kept, the same command continues", file=sys.stderr)
         return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.grid or not options.notebook:
+        return grid.main(options)
+    notebook = find_notebook(options.notebook)
+    given = dict(_parse(text) for text in options.parameter)
+    check_parameters(read_parameters(notebook), given)
+    done = None if options.force else _before(notebook, given, options.folder)
+    if done is None:
+        folder = options.folder or next_folder(Path("runs"), notebook, given)
+        try:
+            done = run_notebook(notebook, given, folder, progress=not options.quiet, show_code=not options.hide_code)
+        except PapermillExecutionError as error:
+            where = f"{error.ename} in cell {error.exec_count} of {notebook.name}: {error.evalue}"
+            print(f"lmops-lab: {where}", file=sys.stderr)
+            print(f"  the notebook up to there is in {folder}; the same command continues", file=sys.stderr)
+            return 1
     print(done.report())
     return 0
+
+
+def _before(notebook: Path, given: dict[str, object], folder: Path | None) -> Run | None:
+    """The finished run of the same content: in the folder asked for, or else under runs/."""
+    if folder is None:
+        return finished_run(Path("runs"), notebook, given)
+    return run_in(folder, notebook, identity(notebook, given))
 
 
 def _parse(text: str) -> tuple[str, object]:

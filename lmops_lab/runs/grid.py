@@ -1,10 +1,12 @@
 """Many runs at once: the points of a grid file, fanned out over processes or a Dask cluster."""
 
+import argparse
 import concurrent.futures
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -144,7 +146,7 @@ def run_grid(
 def run_jobs(
     jobs: Sequence[Job], *, processes: int = 1, dask: str | None = None, progress: bool = True
 ) -> list[Outcome]:
-    """Run jobs, several at once, each in a process of its own or on a Dask worker.
+    """Run jobs, one after another, or several at once in processes of their own or on a Dask cluster.
 
     Ctrl-C lets every running notebook stop at its next safe place and starts no further one.
     """
@@ -180,6 +182,9 @@ def _executor(processes: int, dask: str | None) -> Iterator[Submit]:
             executor = client.get_executor(pure=False)
             yield lambda job: executor.submit(_run, job)
         return
+    if processes == 1:
+        yield _now
+        return
     threads = max(1, (os.cpu_count() or 1) // processes)
     executor = concurrent.futures.ProcessPoolExecutor(
         processes,
@@ -197,6 +202,13 @@ def _executor(processes: int, dask: str | None) -> Iterator[Submit]:
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _now(job: Job) -> "concurrent.futures.Future[Outcome]":
+    """Run a job in this process, at once: the kernel is a process of its own anyway."""
+    future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+    future.set_result(_run(job))
+    return future
 
 
 def _begin_process(threads: int) -> None:
@@ -222,3 +234,31 @@ def _run(job: Job) -> Outcome:
         os.chdir(here)
         os.environ.clear()
         os.environ.update(before)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `lmops-lab run` that concern many runs."""
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="run every point of a YAML grid instead")
+    parser.add_argument("--jobs", type=int, default=1, help="with --grid: notebooks at once (default 1)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="with --grid: scheduler of a Dask cluster to run on")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run `lmops-lab run --grid`: a line a point at the end, 0 if none failed, 1 otherwise."""
+    if options.grid is None:
+        raise ValueError("name a notebook, such as `lmops-lab run 01`, or a grid file with --grid")
+    if options.notebook or options.parameter or options.folder:
+        raise ValueError("a grid file names its notebooks and parameters; leave NOTEBOOK, -p and --folder out")
+    points = read_grid(options.grid)
+    outcomes = run_grid(points, processes=options.jobs, dask=options.dask, force=options.force)
+    for (notebook, parameters), outcome in zip(points, outcomes, strict=True):
+        words = " ".join(f"{name}={value!r}" for name, value in parameters.items())
+        state = "failed" if outcome.run is None else f"{outcome.run.seconds:.0f} s"
+        if outcome.run and not outcome.run.repeated:
+            state = "before"
+        sys.stdout.write(f"{state:>7}  {notebook.stem} {words}\n         {outcome.job.folder}\n")
+        if outcome.run is None:
+            sys.stdout.write(f"         {outcome.error}\n")
+    failed = sum(outcome.run is None for outcome in outcomes)
+    sys.stdout.write(f"{len(outcomes)} runs, {failed} failed\n")
+    return 1 if failed else 0

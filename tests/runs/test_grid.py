@@ -117,13 +117,14 @@ def test_ctrl_c_stops_the_kernels(here):
         "import signal\nfrom pathlib import Path\nfrom lmops_lab.runs.grid import run_grid\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "    run_grid([(Path('notebooks/07_repeat.ipynb'), {'word': 'wait'})])\n"
+        "    points = [(Path('notebooks/07_repeat.ipynb'), {'word': 'wait', 'number': n}) for n in (1, 2)]\n"
+        "    run_grid(points, processes=2)\n"
     )
     running = subprocess.Popen([sys.executable, "go.py"], cwd=here, stderr=subprocess.PIPE, text=True)
     try:
-        waiting = here / "runs" / "07_repeat" / "001" / "waiting"
-        for _ in range(600):
-            if waiting.exists():
+        waiting = [here / "runs" / "07_repeat" / number / "waiting" for number in ("001", "002")]
+        for _ in range(900):
+            if all(path.exists() for path in waiting):
                 break
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)
@@ -131,6 +132,7 @@ def test_ctrl_c_stops_the_kernels(here):
     finally:
         running.kill()
     assert "KeyboardInterrupt" in errors
-    waiting.unlink()
+    for path in waiting:
+        path.unlink()
     time.sleep(0.5)
-    assert not waiting.exists()  # nothing is left that would write it again
+    assert not any(path.exists() for path in waiting)  # nothing is left that would write them again
