@@ -176,7 +176,7 @@ def _load_dataset(name: str, config: str | None) -> Any:  # a datasets.DatasetDi
     except Exception as error:  # the library raises many kinds, from network to parsing
         raise ValueError(
             f"dataset {name!r} (config {config!r}) cannot be loaded: {error}. Check the name and the network, or give "
-            "a local file or folder"
+            "a local file or folder (of a published task as data=, for instance what has to be downloaded by hand)"
         ) from error
 
 

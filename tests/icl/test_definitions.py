@@ -50,6 +50,12 @@ def test_a_yaml_classification(write_yaml, table):
     assert {task.answer(e) for e in task.train} == {"No", "Yes"}
 
 
+def test_numbers_are_labels_too(write_yaml, tmp_path):
+    (tmp_path / "n.csv").write_text("text,label\na,0\nb,1\nc,0\nd,1\n")
+    task = load_task(write_yaml("template: '{text}:'\ndata: n.csv\nlabels: {0: bad, 1: good}\n"))
+    assert dict(task.verbalizer) == {"0": "bad", "1": "good"}
+
+
 def test_a_yaml_multiple_choice(write_yaml, table):
     text = (
         "kind: multiple-choice\ntemplate: 'Colour of {text}:'\ndata: d.csv\n"
