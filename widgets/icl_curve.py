@@ -1,67 +1,247 @@
-"""An accuracy curve to explore: switch calibrations and read paired differences, without asking the model again."""
+"""Accuracy curves to explore: lines on and off, paired differences, a point seen from inside. No model is asked."""
 
-import html
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import ipywidgets as ipw
+import anywidget
+import traitlets
 
 from lmops_lab.icl.calibration import CALIBRATIONS
 from lmops_lab.icl.curve import ICLCurve
+from lmops_lab.icl.exploring import Series, find_task, inspect_point, series_difference, series_points
 from lmops_lab.icl.figure import figure_as_svg
-from lmops_lab.icl.reading import verdict
+from lmops_lab.icl.panels import curve_panels, methods_of, name_of
+from lmops_lab.icl.tasks import Task
+from widgets import html
+
+_MOST_PANELS = 6
+_MOST_ROWS = 300
 
 
-class ICLCurveExplorer(ipw.VBox):
-    """The curve under a chosen calibration, and the paired difference between any two of its points.
+class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
+    """Accuracy against the number of demonstrations, from stored results.
 
-    Without a kernel or a network (HTML export, a preview) the curve shows under all calibrations side by side.
+    Switch tasks, methods and calibrations on and off; hover or focus a point for its values; choose two lines for their
+    paired difference at every k; click a point (or press Enter on it) for its confusion matrix and the queries it
+    misses, with their demonstrations. Without a kernel or a network the same numbers show as a static page.
 
     Attributes:
-        calibration: buttons; `.value` is a name of `CALIBRATIONS`.
-        left, right: menus of points; `.value` is (method, k).
-        figure: the curve (HTML with one SVG).
-        difference: the sentence about left minus right.
+        tasks, methods, calibrations: names of what is shown; set them to switch.
+        left, right: numbers in `series` of the two lines that are compared.
+        selected: [number in `series`, k] of the point that is looked into, or [].
+        series: every line with its points; those of a calibration appear when it is first switched on.
+        difference, detail: what is shown about left minus right and about the selected point.
+        message: what could not be shown, and why.
     """
 
-    def __init__(self, curve: ICLCurve, calibration: str = "batch") -> None:
-        points = [(f"{method}, k = {k:,}", (method, k)) for method, k in curve.points()]
-        self._curve = curve
-        self.calibration = ipw.ToggleButtons(options=list(CALIBRATIONS), value=calibration, description="calibration")
-        self.left = ipw.Dropdown(options=points, value=points[-1][1], description="compare")
-        self.right = ipw.Dropdown(options=points, value=points[0][1], description="with")
-        self.figure = ipw.HTML()
-        self.difference = ipw.HTML()
-        super().__init__([self.calibration, self.figure, ipw.HBox([self.left, self.right]), self.difference])
-        for control in (self.calibration, self.left, self.right):
-            control.observe(self._show, names="value")
-        self._show()
+    _esm = html.front("icl_curve.js")
+    _css = html.STYLE.read_text(encoding="utf-8") + Path(__file__).with_name("icl_curve.css").read_text(
+        encoding="utf-8"
+    )
 
-    def _show(self, change: object = None) -> None:
-        if change is None or change["owner"] is self.calibration:  # type: ignore[index]
-            self.figure.value = _sized(figure_as_svg(self._curve.plot(self.calibration.value)), 720)
-        gap = self._curve.difference(self.left.value, self.right.value, self.calibration.value)
-        left, right = (html.escape(str(menu.label)) for menu in (self.left, self.right))
-        self.difference.value = f"<b>{left}</b> minus <b>{right}</b>: {verdict(gap)}."
+    available = traitlets.Dict().tag(sync=True)
+    tasks = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    calibrations = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    series: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    left = traitlets.Int(0).tag(sync=True)
+    right = traitlets.Int(0).tag(sync=True)
+    selected: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    difference = traitlets.Dict().tag(sync=True)
+    detail = traitlets.Dict().tag(sync=True)
+    message = traitlets.Unicode("").tag(sync=True)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
-        return bundle | {"text/plain": repr(self), "text/html": self.fallback()}
+    def __init__(
+        self,
+        curves: ICLCurve | Sequence[ICLCurve],
+        calibration: str | Sequence[str] = "batch",
+        *,
+        methods: Sequence[str] | None = None,
+        tasks: Sequence[Task] = (),
+    ) -> None:
+        """Show curves.
+
+        Args:
+            curves: one a task.
+            calibration: shown at first.
+            methods: shown at first; default all.
+            tasks: the data the curves were run on, for the texts of queries and demonstrations (embedded tasks are
+                found by themselves).
+        """
+        given = [curves] if isinstance(curves, ICLCurve) else list(curves)
+        self._curves = _by_name(given)
+        self._tasks = {name: find_task(curve, tasks) for name, curve in self._curves.items()}
+        known = list(dict.fromkeys(method for curve in given for method, _ in curve.points()))
+        shown = [calibration] if isinstance(calibration, str) else list(calibration)
+        super().__init__(
+            available={"tasks": list(self._curves), "methods": known, "calibrations": list(CALIBRATIONS)},
+            tasks=list(self._curves),
+            methods=[name for name in methods or known if name in known],
+            calibrations=[name for name in shown if name in CALIBRATIONS],
+            message=_missing(given, methods or (), known, shown),
+        )
+        self._extend()
+        self.right = 0
+        self.left = max(0, len(self.series) - 1)
+        self._subtract()
+        self.observe(self._extend, names=["calibrations"])
+        self.observe(self._subtract, names=["left", "right"])
+        self.observe(self._inspect, names=["selected"])
+
+    def _extend(self, change: object = None) -> None:
+        """Compute the lines of calibrations that were not shown before."""
+        del change
+        series = list(self.series)
+        there = {tuple(one["name"]) for one in series}
+        for calibration in self.calibrations:
+            if calibration not in CALIBRATIONS:
+                self.message = f"calibration {calibration!r} is unknown; choose among {', '.join(CALIBRATIONS)}"
+                continue
+            for task, curve in self._curves.items():
+                for method in dict.fromkeys(method for method, _ in curve.points()):
+                    name = Series(task, method, calibration)
+                    if name not in there:
+                        series.append({"name": list(name), "points": series_points(curve, name)})
+        self.series = series
+
+    def _subtract(self, change: object = None) -> None:
+        del change
+        if not self.series:
+            return
+        try:
+            left, right = (Series(*self.series[number]["name"]) for number in (self.left, self.right))
+            rows = [] if left == right else series_difference(self._curves, left, right)
+            self.difference = {"left": str(left), "right": str(right), "rows": rows, "why": ""}
+        except (ValueError, IndexError) as error:  # an error in an observer would vanish
+            self.difference = {"left": "", "right": "", "rows": [], "why": str(error)}
+
+    def _inspect(self, change: object = None) -> None:
+        del change
+        if not self.selected:
+            self.detail = {}
+            return
+        try:
+            number, k = self.selected
+            name = Series(*self.series[number]["name"])
+            found = inspect_point(self._curves[name.task], name.method, k, name.calibration, self._tasks[name.task])
+            known = self._tasks[name.task] is not None
+            self.detail = {"title": f"{name}, k = {k:,}", "texts": known, "why": "", **found}
+        except (ValueError, IndexError, TypeError) as error:
+            self.detail = {"why": f"point {self.selected} cannot be shown: {error}"}
 
     def __repr__(self) -> str:
-        return f"ICLCurveExplorer({self._curve.about['task_name']}, {len(self._curve.points())} points)"
+        points = sum(len(curve.points()) for curve in self._curves.values())
+        return f"ICLCurveExplorer({', '.join(self._curves) or 'no results'}, {points} points)"
 
     def fallback(self) -> str:
-        """The curve under every calibration, as HTML without scripts."""
-        panels = "".join(
-            f'<div style="flex:1 1 340px">{_sized(figure_as_svg(self._curve.plot(name)))}</div>'
-            for name in CALIBRATIONS
-        )
-        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{panels}</div>'
+        """What is shown as HTML without scripts: the curves, their numbers, the difference, the selected point."""
+        parts = [html.notice(self.message)]
+        curves = [self._curves[name] for name in self.tasks if name in self._curves]
+        calibrations = [name for name in self.calibrations if name in CALIBRATIONS]
+        if curves and calibrations:
+            methods = [name for name in self.methods if name in methods_of(curves)]
+            columns = curves[: max(1, _MOST_PANELS // len(calibrations))]
+            picture = figure_as_svg(curve_panels(columns, calibrations, methods=methods).figure)
+            parts.append(f'<div style="background:#fff">{_sized(picture)}</div>')
+            if len(columns) < len(curves):
+                parts.append(html.notice(f"The picture shows {len(columns)} of {len(curves)} tasks, the table all."))
+            parts.append(self._table())
+        elif self._curves:
+            parts.append(html.notice("Nothing is switched on: choose a task, a method and a calibration."))
+        parts += [_difference_html(self.difference), _detail_html(self.detail)]
+        return f'<div style="max-width:1100px">{"".join(parts)}</div>'
+
+    def _table(self) -> str:
+        rows = [
+            (*one["name"], f"{p['k']:,}", f"{p['mean']:.3f}", f"{p['low']:.3f} to {p['high']:.3f}", len(p["seeds"]))
+            for one in self.series
+            if self._shown(Series(*one["name"]))
+            for p in one["points"]
+        ]
+        names = ("task", "method", "calibration", "k", "accuracy", "95 % interval", "seeds")
+        shown = html.table(names, [[html.escape(cell) for cell in row] for row in rows[:_MOST_ROWS]])
+        rest = html.notice(f"{len(rows) - _MOST_ROWS:,} more rows are left out.") if len(rows) > _MOST_ROWS else ""
+        return f"<details><summary>{len(rows):,} numbers</summary>{shown}{rest}</details>"
+
+    def _shown(self, name: Series) -> bool:
+        return name.task in self.tasks and name.method in self.methods and name.calibration in self.calibrations
 
 
-def _sized(svg: str, width: int | None = None) -> str:
-    """An SVG that fills its container, up to a width in pixels; the view box keeps its proportions."""
+def _by_name(curves: Sequence[ICLCurve]) -> dict[str, ICLCurve]:
+    """Curves by their task's name, with the model or a number where two tasks share it."""
+    named: dict[str, ICLCurve] = {}
+    for curve in curves:
+        name = name_of(curve)
+        if name in named:
+            name = f"{name} ({str(curve.about.get('model', '')).split('@')[0]})"
+        number = 2
+        while name in named:
+            name = f"{name_of(curve)} ({number})"
+            number += 1
+        named[name] = curve
+    return named
+
+
+def _missing(
+    curves: Sequence[ICLCurve], methods: Sequence[str], known: Sequence[str], calibrations: Sequence[str]
+) -> str:
+    """What was asked for and is not there, in a sentence."""
+    if not curves:
+        return "There are no results to show: give at least one curve (icl_curve(...) or ICLCurve.load(folder))."
+    words = []
+    absent = [name for name in methods if name not in known]
+    if absent:
+        words.append(f"The results have no method {', '.join(absent)}; they have {', '.join(known)}.")
+    unknown = [name for name in calibrations if name not in CALIBRATIONS]
+    if unknown:
+        words.append(f"There is no calibration {', '.join(unknown)}; there are {', '.join(CALIBRATIONS)}.")
+    return " ".join(words)
+
+
+def _difference_html(difference: dict[str, Any]) -> str:
+    if difference.get("why") or not difference.get("rows"):
+        return html.notice(difference.get("why", ""))
+    rows = [
+        [
+            f"{row['k']:,}",
+            f"{100 * row['mean']:+.1f}",
+            f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
+            f"{row['p_holm']:.3g}",
+            html.escape("real" if row["real"] else f"not told apart; needs {row['needed']}"),
+        ]
+        for row in difference["rows"]
+    ]
+    caption = f"{difference['left']} minus {difference['right']}"
+    return html.table(("k", "points", "95 % interval", "p (Holm)", "verdict"), rows, caption=caption)
+
+
+def _detail_html(detail: dict[str, Any]) -> str:
+    if not detail or detail["why"]:
+        return html.notice(detail.get("why", ""))
+    names = detail["labels"]
+    matrix = [[html.escape(name), *(str(n) for n in row)] for name, row in zip(names, detail["confusion"], strict=True)]
+    wrong = []
+    for item in detail["wrong"]:
+        missed = [answer for answer in item["answers"] if answer["wrong"]]
+        by = "; ".join(f"seed {one['seed']}: {one['label']} ({one['probability']:.2f})" for one in missed)
+        wrong.append([str(item["query"]), html.block(item["text"]), html.escape(item["right"]), html.escape(by)])
+    listed = f"{detail['wrong_in_all']:,} queries are missed by a seed or more; {len(wrong)} are listed."
+    shown = "".join(
+        f"<details><summary>demonstrations of seed {one['seed']} ({len(one['texts'])} of {one['of']:,})</summary><ol>"
+        + "".join(f'<li value="{place}">{html.block(text)}</li>' for place, text in one["texts"])
+        + "</ol></details>"
+        for one in detail["demonstrations"]
+    )
+    return (
+        html.table(("right \\ answered", *names), matrix, caption=detail["title"])
+        + html.table(("query", "text", "right", "missed by"), wrong, caption=listed)
+        + shown
+    )
+
+
+def _sized(svg: str) -> str:
+    """An SVG that fills its container; the view box keeps its proportions."""
     head, _, body = svg.partition(">")
     kept = [word for word in head.replace('" ', '"\n').splitlines() if not word.startswith(("width=", "height="))]
-    limit = f"max-width:{width}px;" if width else ""
-    return f'{" ".join(kept)} style="width:100%;{limit}">{body}'
+    return f'{" ".join(kept)} style="width:100%">{body}'

@@ -118,8 +118,9 @@ def compare_answers(
             paired_difference(correct[left], correct[right]),
             p,
             adjusted,
-            *table.shape,
-            needed=items_needed(table),
+            len(table),
+            table.shape[1],
+            items_needed(table),
         )
         for (left, right), table, p, adjusted in zip(pairs, tables, p_values, holm(p_values), strict=True)
     ]

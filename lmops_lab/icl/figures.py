@@ -275,14 +275,14 @@ def confusion_panels(curve: ICLCurve, points: Sequence[Point | tuple[str, int, s
     """
     if not points:
         raise ValueError("no point to show; give (method, k, calibration) at least once")
-    points = [Point(*point) for point in points]
+    named = [Point(*point) for point in points]
     names = [name if len(name) <= 14 else f"{name[:13]}…" for name in curve.labels]
     rows = []
     side = max(2.6, 0.46 * len(names) + 1.0)
     with mpl.rc_context(fname=STYLE):
         figure = Figure(figsize=(side * len(points) + 1.2, side + 1.5), layout="constrained")
         grid = figure.subplots(1, len(points), sharey=True, squeeze=False)[0]
-        for axes, point in zip(grid, points, strict=True):
+        for axes, point in zip(grid, named, strict=True):
             counts = confusion(curve, point.method, point.k, point.calibration)
             share = counts.to_numpy() / np.maximum(counts.to_numpy().sum(1, keepdims=True), 1)
             axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

@@ -163,10 +163,11 @@ def _published(
         axes.plot(x, part["accuracy"], color=colour, linestyle=(0, (4, 2)), linewidth=1.3, marker="s", markersize=3.5,
                   markerfacecolor="white", zorder=2)  # fmt: skip
         ends.append((x[-1], float(part["accuracy"].iloc[-1]), f"{method}\n{source}", colour, "normal"))
+        name = f"{method} ({source})"
         rows += [
-            {"method": f"{method} ({source})", "k": int(row.k), "accuracy": float(row.accuracy),
-             "low": float(getattr(row, "low", np.nan)), "high": float(getattr(row, "high", np.nan)), "seeds": 0}
-            for row in part.itertuples()
+            {"method": name, "k": int(row["k"]), "accuracy": float(row["accuracy"]),
+             "low": float(row.get("low", np.nan)), "high": float(row.get("high", np.nan)), "seeds": 0}
+            for row in part.to_dict("records")
         ]  # fmt: skip
     return rows
 

@@ -52,7 +52,7 @@ def read_published(path: Path | str) -> Published:
         given = table[name].notna() if name in OPTIONAL else pd.Series(True, index=table.index)
         bad = given & ~numbers.between(0, high)
         if bad.any():
-            line = int(bad.idxmax()) + 2
+            line = int(bad.to_numpy().argmax()) + 2
             raise ValueError(
                 f"{path.name}, line {line}: {name} is {table[name][line - 2]!r}; "
                 f"{'a number of demonstrations from 0' if name == 'k' else 'a share between 0 and 1'} is needed"

@@ -1,0 +1,47 @@
+import pytest
+
+pytestmark = pytest.mark.browser
+
+CODE = """
+from pathlib import Path
+from tests.icl.synthetic import synthetic_curve
+from widgets import ICLCurveExplorer
+reviews = synthetic_curve("reviews", skill=.22, number=1)
+questions = synthetic_curve(
+    "questions", labels=("person", "place", "time"), skill=.4, number=2, methods=("structured", "sequential", "ensemble")
+)
+w = ICLCurveExplorer([reviews, questions], "batch")
+w.left, w.right = 1, 2
+def keep(_):
+    Path("selected.txt").write_text(f"{w.selected} {w.methods} {w.left} {w.detail.get('title', '')}")
+    w.to_html("curve.html")
+w.observe(keep, names=["selected", "methods", "left"])
+w
+"""
+
+
+def test_lines_values_differences_and_points_by_mouse_and_keyboard(open_notebook, open_offline):
+    opened = open_notebook("curve", CODE)
+    page = opened.page
+    assert page.locator(".ll-point").count() == 14
+    page.locator('[data-point="1:8"]').hover()
+    assert "95 % interval" in page.locator(".ll-tip").inner_text()
+    page.locator('[data-point="1:8"]').click()
+    opened.kernel_wrote("selected.txt", "[1, 8]")
+    page.wait_for_selector(".ll-matrix")
+    opened.both_themes("icl_curve")
+    opened.theme("Light")
+    page.locator('[data-point="1:8"]').focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    opened.kernel_wrote("selected.txt", "[1, 64]")
+    page.wait_for_function("() => document.querySelector('.ll-inside h3').textContent.includes('k = 64')")
+    page.locator('input[data-name="ensemble"]').uncheck()
+    opened.kernel_wrote("selected.txt", "['zero-shot', 'structured', 'sequential']")
+    page.wait_for_function("() => document.querySelectorAll('.ll-point').length === 12")
+    page.get_by_label("of", exact=True).select_option("2")
+    opened.kernel_wrote("selected.txt", " 2 ")
+    exported = open_offline(opened.folder / "curve.html")
+    assert exported.locator("svg").count() == 1
+    assert "missed by a seed or more" in exported.locator("body").inner_text()
+    assert page.locator(".jp-Notebook .jp-Cell").count() == 1
