@@ -20,7 +20,7 @@ from lmops_lab.emojiworld.subjects import SUBJECTS, SYNONYMS, with_article
 
 @pytest.fixture(scope="module")
 def contents():
-    return [draw_content(np.random.default_rng([5, i]), wordings=3) for i in range(3_000)]
+    return [draw_content(np.random.default_rng([5, i]), wordings=3) for i in range(1_000)]
 
 
 def test_the_world_is_as_large_as_promised():
@@ -42,7 +42,7 @@ def test_no_word_has_two_meanings():
 
 def test_all_kinds_of_captions_come_in_their_shares(contents):
     for kind, share in KINDS.items():
-        assert np.mean([content.kind == kind for content in contents]) == pytest.approx(share, abs=0.03)
+        assert np.mean([content.kind == kind for content in contents]) == pytest.approx(share, abs=0.05)
     assert {content.subject for content in contents} == set(SUBJECTS)
     assert {content.setting for content in contents} == set(SETTINGS)
 
@@ -79,7 +79,7 @@ def test_captions_name_what_is_seen_unless_a_word_drags_it_away(contents):
             assert any(with_article(name) in caption for name in names)
             assert any(phrase in caption for phrase in SETTINGS[named_setting].phrases) if named_setting else True
     of_kind = sum(content.kind == "dragged" for content in contents)
-    assert 0.6 < dragged / of_kind < 0.9
+    assert 0.6 < dragged / of_kind < 0.95
 
 
 def test_wordings_of_one_scene_say_the_same(contents):
