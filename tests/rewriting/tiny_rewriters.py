@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from tokenizers import pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from tests.tiny import byte_tokenizer
 
@@ -19,7 +19,9 @@ def gpt2_tokenizer() -> GPT2TokenizerFast:
     return GPT2TokenizerFast(vocab=vocabulary, merges=[])
 
 
-def tiny_gpt2(vocabulary: int = GPT2_END + 1, end: int = GPT2_END, *, layers: int = 2, width: int = 16, positions=256):
+def tiny_gpt2(
+    vocabulary: int = GPT2_END + 1, end: int = GPT2_END, *, layers: int = 2, width: int = 16, positions=256, spread=0.4
+):
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=vocabulary,
@@ -37,7 +39,7 @@ def tiny_gpt2(vocabulary: int = GPT2_END + 1, end: int = GPT2_END, *, layers: in
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 2:
-                weight.normal_(0, 0.4)
+                weight.normal_(0, spread)
             if name.endswith("wte.weight") and vocabulary > 1000:
                 weight[256:-1] *= 0.05  # the fillers stay unlikely
                 weight[-1] *= 1.5  # the end token is likely enough that rewrites end
@@ -78,3 +80,11 @@ def byte_gpt2_folder(folder: Path, **options) -> Path:
     tiny_gpt2(320, 257, **options).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+def letter_tokenizer(letters: int) -> PreTrainedTokenizerFast:
+    """One token a letter from "a" on, and an end token after them; every other character is dropped."""
+    tokenizer = Tokenizer(models.BPE({chr(97 + i): i for i in range(letters)}, []))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(["</s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")

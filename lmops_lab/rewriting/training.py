@@ -1,0 +1,145 @@
+"""What every training on transformers' Trainer needs here: settings, checkpoints that are whole, curves, the result."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import TrainerCallback
+
+from lmops_lab.files import atomic_file, write_text
+from lmops_lab.rewriting.rewriter import Rewriter
+
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA adapter's size.
+
+    Attributes:
+        rank, alpha: updates are alpha / rank * B A.
+        modules: names of the layers that get one; "all-linear" for every linear layer but the output's.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    modules: str | tuple[str, ...] = "all-linear"
+    dropout: float = 0.0
+
+    def config(self) -> Any:
+        """As PEFT's configuration."""
+        from peft import LoraConfig
+
+        modules = self.modules if isinstance(self.modules, str) else list(self.modules)
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=modules,
+            lora_dropout=self.dropout,
+            task_type="CAUSAL_LM",
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left behind.
+
+    Attributes:
+        folder: the run; `rewriter` is the folder inside that `Rewriter.load` takes.
+        curve: one row a logged step.
+        steps: steps done in all.
+    """
+
+    folder: Path
+    rewriter: Path
+    curve: pd.DataFrame
+    steps: int
+
+    def load(self) -> Rewriter:
+        """The trained rewriter."""
+        return Rewriter.load(str(self.rewriter))
+
+
+class MarkComplete(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint once all of it is written: a write that died half-way is never resumed from."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called after a checkpoint was written."""
+        del control
+        write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+
+
+class SeedEveryStep(TrainerCallback):  # type: ignore[misc]
+    """Makes what a step samples depend on the seed and the step alone, so that a resumed run repeats it."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called before a step draws its samples."""
+        del control
+        torch.manual_seed(args.seed * 1_000_003 + state.global_step)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that was written to its end."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def trainer_settings(folder: Path, steps: int, save_every: int, seed: int) -> dict[str, Any]:
+    """Settings that trl's trainers share, with those of its defaults undone that bite on a laptop.
+
+    bfloat16 and gradient checkpointing are on by default there; on a processor both only cost time.
+    """
+    return {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "save_steps": save_every,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "seed": seed,
+        "data_seed": seed,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "dataloader_pin_memory": False,
+        "lr_scheduler_type": "constant",
+    }
+
+
+def train_on(trainer: Any, folder: Path) -> pd.DataFrame:
+    """Train, going on from the last whole checkpoint in `folder`; returns the logged rows.
+
+    Raises:
+        OSError: the disk is full; the last whole checkpoint stays and the same call goes on from it.
+    """
+    trainer.add_callback(MarkComplete())
+    last = last_checkpoint(folder)
+    with _explained(folder):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return pd.DataFrame(trainer.state.log_history)
+
+
+def write_curve(curve: pd.DataFrame, path: Path) -> None:
+    """Keep a learning curve as CSV."""
+    with atomic_file(path) as temporary:
+        curve.to_csv(temporary, index=False)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch.save and safetensors wrap the system's error in their own.
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if not full:
+            raise
+        last = last_checkpoint(folder)
+        where = f"the last whole checkpoint is {last.name!r}" if last else "no checkpoint was written yet"
+        raise OSError(
+            errno.ENOSPC, f"the disk is full; {where}. Make room and run the same call again: it goes on", str(folder)
+        ) from error
