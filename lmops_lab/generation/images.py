@@ -9,7 +9,9 @@ import inspect
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from lmops_lab.generation import memory, recipe, sources
 from lmops_lab.generation.pictures import Axis, ImageGrid, Picture
 from lmops_lab.generation.recipe import Number, Recipe
 from lmops_lab.generation.sampling import GenerationCancelledError, load_pipeline, run_pipeline
-from lmops_lab.generation.schedulers import class_name
+from lmops_lab.generation.schedulers import scheduler_class
 from lmops_lab.generation.seeds import Seeds, seed_axis
 from lmops_lab.generation.store import ImageStore
 from lmops_lab.generation.tokens import prompt_warnings
@@ -207,7 +209,7 @@ class ImageGenerator:
             )
         own = accepted["guidance_scale"].default if "guidance_scale" in accepted else None
         own = own if isinstance(own, int | float) else _DEFAULT_GUIDANCE
-        chosen = class_name(self.pipeline, scheduler or self.recommended.get("scheduler"))
+        chosen = scheduler_class(self.pipeline, scheduler or self.recommended.get("scheduler")).__name__
         trained = int(self.pipeline.scheduler.config.get("num_train_timesteps", 1000))
         multiple = max(8, int(getattr(self.pipeline, "vae_scale_factor", 8)))
         width, height = recipe.check_size(self.size if size is None else size, multiple)
@@ -249,19 +251,21 @@ class ImageGenerator:
         for place, one in enumerate(recipes):
             places.setdefault(one.key, []).append(place)
         missing: list[Recipe] = []
-        for at in places.values():
-            found = self.store.read(recipes[at[0]]) if self.store else None
+        distinct = [recipes[at[0]] for at in places.values()]
+        self._warn(distinct)
+        for one, found in zip(distinct, self._stored(distinct), strict=True):
             if found is None:
-                missing.append(recipes[at[0]])
+                missing.append(one)
             else:
-                yield from ((place, found) for place in at)
+                yield from ((place, found) for place in places[one.key])
         if not missing:
             return
-        self._warn(missing)
         if self.store:
             self.store.prepare()
         done = len(places) - len(missing)
-        with tqdm(total=len(places), initial=done, desc=self.name, unit="picture", disable=not progress) as bar:
+        with tqdm(
+            total=len(places), initial=done, desc=Path(self.name).name, unit="picture", disable=not progress
+        ) as bar:
             try:
                 for picture in self._drawn(missing, batch_size, set(places), cancel, bar):
                     done += 1
@@ -271,6 +275,13 @@ class ImageGenerator:
                 where = f"kept in {self.store.folder}; call again to continue" if self.store else "not stored"
                 stop.add_note(f"{done} of {len(places)} finished pictures are {where}")
                 raise
+
+    def _stored(self, recipes: Sequence[Recipe]) -> list[Picture | None]:
+        """What the store has of every recipe; PNGs are decoded side by side."""
+        if self.store is None:
+            return [None] * len(recipes)
+        with ThreadPoolExecutor(max_workers=4) as threads:
+            return list(threads.map(self.store.read, recipes))
 
     def _warn(self, recipes: Sequence[Recipe]) -> None:
         """Say what the text encoders will not read, once a text."""

@@ -21,37 +21,37 @@ SHORT_NAMES = {
 _BATCH_NOISE = ("DPMSolverSDEScheduler",)
 
 
-def make_scheduler(pipeline: Any, name: str) -> Any:
-    """A fresh scheduler with the noise schedule of the pipeline's own.
+def scheduler_class(pipeline: Any, name: str | None) -> Any:
+    """The diffusers class of a scheduler.
 
     Args:
         pipeline: a diffusers pipeline.
-        name: one of `SHORT_NAMES`, or a class name of diffusers.
+        name: one of `SHORT_NAMES`, or a class name of diffusers; None is the pipeline's own.
 
     Raises:
         ValueError: an unknown scheduler, one that does not fit the pipeline, or one whose noise depends on the batch.
     """
     own = pipeline.scheduler
-    wanted = SHORT_NAMES.get(name, name)
+    wanted = type(own).__name__ if name is None else SHORT_NAMES.get(name, name)
+    if wanted in _BATCH_NOISE:
+        raise ValueError(
+            f"scheduler {wanted!r} draws one noise for a whole batch, so a picture would depend on its neighbours; "
+            "use 'dpm++' or 'euler-a'"
+        )
     if wanted == type(own).__name__:
-        return type(own).from_config(own.config)
+        return type(own)
     fitting = {kind.__name__: kind for kind in own.compatibles}
     if "EulerDiscreteScheduler" in fitting:  # LCM reads the same schedule but does not list itself
         fitting["LCMScheduler"] = diffusers.LCMScheduler
-    if wanted in _BATCH_NOISE:
-        raise ValueError(
-            f"scheduler {name!r} draws one noise for a whole batch, so a picture would depend on its neighbours; "
-            "use 'dpm++' or 'euler-a'"
-        )
     if wanted not in fitting:
-        names = [short for short, kind in SHORT_NAMES.items() if kind in fitting] or sorted(fitting)
+        names = [short for short, kind in SHORT_NAMES.items() if kind in (*fitting, type(own).__name__)]
         raise ValueError(
             f"scheduler {name!r} is unknown or does not fit {type(pipeline).__name__} with {type(own).__name__}; "
-            f"choose one of {', '.join(names) or type(own).__name__}"
+            f"choose one of {', '.join(names or [type(own).__name__])}"
         )
-    return fitting[wanted].from_config(own.config)
+    return fitting[wanted]
 
 
-def class_name(pipeline: Any, name: str | None) -> str:
-    """The scheduler's class name, which recipes record; None is the pipeline's own."""
-    return type(pipeline.scheduler if name is None else make_scheduler(pipeline, name)).__name__
+def make_scheduler(pipeline: Any, name: str) -> Any:
+    """A fresh scheduler with the noise schedule of the pipeline's own; errors as for `scheduler_class`."""
+    return scheduler_class(pipeline, name).from_config(pipeline.scheduler.config)

@@ -106,11 +106,24 @@ def _local(folder: Path) -> PipelineSource:
             )
     if not weights:
         raise FileNotFoundError(f"pipeline {str(folder)!r} ({named}) holds no *.safetensors weights")
-    recommended = {}
-    if (folder / RECOMMENDED).is_file():
-        recommended = json.loads((folder / RECOMMENDED).read_text(encoding="utf-8"))
     size = sum(path.stat().st_size for path in weights)
-    return PipelineSource(str(folder), _content_hash(folder, weights), weight_bytes=size, recommended=recommended)
+    return PipelineSource(
+        str(folder), _content_hash(folder, weights), weight_bytes=size, recommended=_recommended(folder)
+    )
+
+
+def _recommended(folder: Path) -> dict[str, Any]:
+    file = folder / RECOMMENDED
+    if not file.is_file():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        unknown = set(settings) - {"steps", "guidance", "scheduler"}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{str(file)!r} cannot be read: {error}") from error
+    if unknown:
+        raise ValueError(f"{str(file)!r} recommends {sorted(unknown)}; it may name steps, guidance and scheduler")
+    return settings
 
 
 def _content_hash(folder: Path, weights: list[Path]) -> str:

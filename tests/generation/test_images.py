@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, StableDiffusionPipeline, UNet2DModel
+from transformers import CLIPModel
 
 from lmops_lab.generation import images, memory
 from lmops_lab.generation.images import ImageGenerator, PromptCutWarning
@@ -16,6 +17,8 @@ from lmops_lab.generation.sampling import GenerationCancelledError, run_pipeline
 from lmops_lab.generation.schedulers import SHORT_NAMES
 from lmops_lab.generation.store import ImageStore
 from lmops_lab.rewards import embedded
+from lmops_lab.rewards.clip import ClipEncoder
+from lmops_lab.rewards.relevance import Relevance
 from tests.tiny_pictures import tiny_clip_folder, tiny_pipeline_folder
 
 PROMPTS = ["a cat", "the dog in the grass, highly detailed"]
@@ -105,6 +108,9 @@ def test_a_folder_may_recommend_settings(pipeline_folder, tmp_path):
     (folder / "generation.json").write_text('{"steps": 3, "guidance": 4.0, "scheduler": "ddim"}')
     recipe = ImageGenerator.load(str(folder), store=None).recipe("a cat", 1)
     assert (recipe.steps, recipe.guidance, recipe.scheduler) == (3, 4.0, "DDIMScheduler")
+    (folder / "generation.json").write_text('{"eta": 3}')
+    with pytest.raises(ValueError, match=r"recommends \['eta'\]; it may name steps, guidance and scheduler"):
+        ImageGenerator.load(str(folder), store=None)
 
 
 @pytest.mark.parametrize("safety", ["fine", "bad"])
@@ -133,7 +139,8 @@ def test_five_hundred_words_emoji_and_other_scripts_are_drawn(tiny_generator):
         grid = tiny_generator.generate(prompts, steps=1, progress=False)
     for prompt, picture in zip(prompts, grid.pictures, strict=True):
         assert provenance(picture.path).recipe.prompt == prompt
-    again = tiny_generator.generate(prompts, steps=1, progress=False)
+    with pytest.warns(PromptCutWarning, match="reads 77"):  # a picture from the store is no less cut
+        again = tiny_generator.generate(prompts, steps=1, progress=False)
     assert all(picture.reused for picture in again.pictures)
 
 
@@ -299,3 +306,37 @@ def test_the_revision_follows_the_weights_and_not_the_place(pipeline_folder, loa
     assert same.recipe("a cat", 1).key == loaded.recipe("a cat", 1).key
     other = ImageGenerator.load(str(tiny_pipeline_folder(tmp_path, seed=1)), store=None)
     assert other.recipe("a cat", 1).key != loaded.recipe("a cat", 1).key
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """Put folders into a Hub cache of this test's own, as a download leaves them."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(repository, folder, commit):
+        home = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        shutil.copytree(folder, home / "snapshots" / commit)
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text(commit)
+
+    return put
+
+
+def test_the_published_models_load_by_their_names_from_the_hubs_cache(hub_cache, tmp_path):
+    hub_cache("CompVis/stable-diffusion-v1-4", tiny_pipeline_folder(tmp_path, safety="fine"), "a" * 40)
+    hub_cache("openai/clip-vit-large-patch14", tiny_clip_folder(tmp_path), "b" * 40)
+    generator = ImageGenerator.load("CompVis/stable-diffusion-v1-4", store=None)
+    assert generator.has_safety_checker
+    assert generator.revision == "a" * 40
+    picture = generator.generate("a cat", steps=1, progress=False).pictures[0]
+    assert (picture.recipe.pipeline, picture.recipe.revision) == ("CompVis/stable-diffusion-v1-4", "a" * 40)
+    pinned = ImageGenerator.load(f"CompVis/stable-diffusion-v1-4@{'a' * 40}", store=None)
+    assert pinned.revision == "a" * 40
+    encoder = ClipEncoder.load("openai/clip-vit-large-patch14", device="cpu")
+    assert encoder.fingerprint == f"openai/clip-vit-large-patch14@{'b' * 40}/float32"
+    assert Relevance(encoder)([picture.image], ["a cat"]).shape == (1,)
+
+
+def test_the_stock_classes_read_the_same_folders(pipeline_folder, tmp_path):
+    assert isinstance(StableDiffusionPipeline.from_pretrained(pipeline_folder), StableDiffusionPipeline)
+    assert CLIPModel.from_pretrained(tiny_clip_folder(tmp_path)).config.projection_dim == 768
