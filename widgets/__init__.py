@@ -1,7 +1,9 @@
 """Jupyter widgets of LMOps Lab: they show stored results and never call a model of their own accord."""
 
 from widgets.blind_vote import BlindVote
+from widgets.group_attention import GroupAttention
 from widgets.icl_curve import ICLCurveExplorer
 from widgets.prompt_comparison import PromptComparison
+from widgets.sweep_monitor import SweepMonitor
 
-__all__ = ["BlindVote", "ICLCurveExplorer", "PromptComparison"]
+__all__ = ["BlindVote", "GroupAttention", "ICLCurveExplorer", "PromptComparison", "SweepMonitor"]
