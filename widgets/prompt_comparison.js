@@ -58,14 +58,15 @@ function render({ model, el: root }) {
       const low = Math.min(...ends), span = Math.max(...ends) - low || 1;
       const at = (v) => `${((v - low) / span) * 100}%`;
       const change = s.change === null ? "" :
-        `, change ${s.change >= 0 ? "+" : ""}${number(s.change)}${s.change_low === null ? "" : ` [${number(s.change_low)}, ${number(s.change_high)}]`}`;
+        `change ${s.change >= 0 ? "+" : ""}${number(s.change)}${s.change_low === null ? "" : ` [${number(s.change_low)}, ${number(s.change_high)}]`}`;
       const bounds = s.low === null ? "" : ` [${number(s.low)}, ${number(s.high)}]`;
-      return el("div", { class: "ll-stat" },
-        el("span", {}, el("b", {}, name), " ", el("span", { class: "ll-number" }, s.mean === null ? "no scores" : number(s.mean) + bounds),
-          el("span", { class: "ll-quiet ll-number" }, change)),
-        s.mean === null ? null : el("div", { class: "ll-interval", "aria-hidden": "true" },
+      return [
+        el("b", {}, name),
+        el("span", { class: "ll-number" }, s.mean === null ? "no scores" : number(s.mean) + bounds),
+        s.mean === null ? el("span", {}) : el("div", { class: "ll-interval", "aria-hidden": "true" },
           s.low !== null && el("i", { style: { left: at(s.low), width: `calc(${at(s.high)} - ${at(s.low)})` } }),
-          el("b", { style: { left: at(s.mean) } })));
+          el("b", { style: { left: at(s.mean) } })),
+        el("span", { class: "ll-quiet ll-number" }, change)];
     }));
   }
 

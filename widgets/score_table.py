@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
+from scipy.stats import binomtest, t
 
 Scores = NDArray[np.float64]  # [prompts, seeds], NaN where a score is missing
 
@@ -15,7 +15,7 @@ class Summary(NamedTuple):
 
     Attributes:
         mean: mean over the seeds that have a score.
-        low, high: Student's 95 % interval of the mean; None with fewer than two seeds.
+        low, high: Student's 95 % interval of the mean, Wilson's where scores are 0 or 1; None with fewer than two.
         n: seeds with a score.
         change: mean of score minus the first prompt's score, over seeds that both have.
         change_low, change_high: its 95 % interval, paired by seed (the same noise for every prompt).
@@ -62,6 +62,10 @@ def summaries(table: Scores) -> list[Summary]:
     result = []
     for i, row in enumerate(table):
         mean, low, high = _interval(row)
+        known = row[np.isfinite(row)]
+        if low is not None and np.isin(known, (0.0, 1.0)).all():
+            bounds = binomtest(int(known.sum()), len(known)).proportion_ci(0.95, method="wilson")
+            low, high = float(bounds.low), float(bounds.high)
         change = _interval(row - table[0]) if i else (None, None, None)
         result.append(Summary(mean, low, high, int(np.isfinite(row).sum()), *change))
     return result

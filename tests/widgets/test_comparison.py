@@ -15,7 +15,9 @@ from widgets.score_table import differing, orders, summaries
 class WordTokenizer:
     """One token a word, a begin and an end token: CLIP's shape without its vocabulary."""
 
-    def __call__(self, text, *, add_special_tokens=True, truncation, verbose):
+    def __call__(self, text, *, truncation, verbose, add_special_tokens=True):
+        assert not truncation
+        assert not verbose
         ids = [hash(word) % 1000 + 2 for word in text.split()]
         self.words = dict(zip(ids, text.split(), strict=True))
         return {"input_ids": [0, *ids, 1] if add_special_tokens else ids}
@@ -53,6 +55,12 @@ def test_intervals_are_students_and_the_change_is_paired():
     paired = ttest_rel(table[1], table[0]).confidence_interval(0.95)
     assert (second.change_low, second.change_high) == pytest.approx((paired.low, paired.high))
     assert first.change is None
+
+
+def test_right_and_wrong_answers_get_an_interval_between_zero_and_one():
+    all_right, half = summaries(np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 0.0]]))
+    assert all_right.low == pytest.approx(0.5101, abs=1e-4)  # Wilson, 4 of 4
+    assert 0 < half.low < 0.5 < half.high < 1
 
 
 def test_missing_scores_are_left_out_and_one_seed_has_no_interval():
