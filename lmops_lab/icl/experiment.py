@@ -204,8 +204,9 @@ class Encoded:
             *(pool.demonstrations[n - n % size : n] for n in partly),
         ]
         context, encode_s, hits = self._once("groups", groups)
-        chosen = [*range(k // size), *([full + partly.index(k)] if k % size else [])]
-        return context.subset(chosen if point.groups is None else list(point.groups)), encode_s, hits
+        if point.groups is not None:
+            return context.subset(point.groups), encode_s, hits
+        return context.subset([*range(k // size), *([full + partly.index(k)] if k % size else [])]), encode_s, hits
 
     def _cut(self, name: str, largest: int, k: int) -> tuple[GroupedContext, float, int]:
         demonstrations = self.pool.demonstrations
