@@ -1,17 +1,30 @@
 """Language models by name: the embedded one, a Hub id, a local folder or a GGUF file."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TextIteratorStreamer,
+)
 
 from lmops_lab import machine, weights
 from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight
 from lmops_lab.attention.files import load_context
-from lmops_lab.attention.probe import check_config, prepare
+from lmops_lab.attention.forward import key_value_shapes, position_limit
+from lmops_lab.attention.generate import generate_tokens
+from lmops_lab.attention.mass import mass_of_tokens
+from lmops_lab.attention.methods import check_method, score_method
+from lmops_lab.attention.probe import Capabilities, check_config, prepare
 from lmops_lab.attention.scoring import mean_token_scores, score_labels
 from lmops_lab.shapes import LabelScores
 
@@ -44,15 +57,13 @@ class LanguageModel:
     @property
     def context_length(self) -> int:
         """Positions the model was made for (tokens)."""
-        return int(self.model.config.max_position_embeddings)
+        return position_limit(self.model)
 
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values that one encoded token takes: 2 * layers * kv_heads * head_dim * bytes."""
-        config = self.model.config
-        kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * config.num_hidden_layers * kv_heads * dim * self.model.dtype.itemsize)
+        shapes = key_value_shapes(self.model)
+        return sum(heads * (key_dim + value_dim) for heads, key_dim, value_dim in shapes) * self.model.dtype.itemsize
 
     @property
     def fingerprint(self) -> str:
@@ -69,6 +80,10 @@ class LanguageModel:
             f"  {dtype} on {self.device} ({self.number_format.reason}), "
             f"{self.kv_bytes_per_token / 1e3:.1f} kB of K/V per token"
         )
+
+    def capabilities(self) -> Capabilities:
+        """How structured attention runs on this model: its route, what was checked, and which kernel attends."""
+        return cast("Capabilities", self.model.lmops_capabilities)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, without any special token added."""
@@ -103,44 +118,138 @@ class LanguageModel:
         labels: "Sequence[str] | Sequence[Tokens]",
         *,
         context: GroupedContext | None = None,
+        method: str = "structured",
         own_weight: OwnWeight = "groups",
         length: str = "sum",
         progress: bool = False,
+        **settings: Any,
     ) -> LabelScores:
         """Log-probability of every label after every query: [queries, labels], nats.
 
         Args:
             queries, labels: texts or token ids; a label usually begins with a space.
             context: encoded demonstrations from `encode_groups`; None for zero-shot.
+            method: how the groups are used (see `lmops_lab.attention.methods.METHODS`); without a context there is
+                nothing to choose.
             own_weight: weight M of the query's own attention: "groups", "sqrt_groups" or a number (1: plain windows).
+            settings: `temperature`, `exponent` (APE), `beta` (NBCE), `group_weights` (ensemble).
             length: "sum" or "mean" over the tokens of a label.
 
         Raises:
-            ValueError: an unknown `length`, a context of another model, or whatever `score_labels` refuses.
+            ValueError: an unknown `length` or `method`, a context of another model, or whatever `score_method` refuses.
         """
         if length not in ("sum", "mean"):
             raise ValueError(f"length is {length!r}; choose 'sum' or 'mean'")
+        check_method(method)
+        self._check_context(context)
+        for what, texts in (("queries", queries), ("labels", labels)):
+            if isinstance(texts, str):
+                raise ValueError(f"{what} is one text, {texts[:40]!r}; give a list of texts")  # noqa: TRY004
+        label_tokens = self._all_tokens(labels)
+        asked = self._all_tokens(queries)
+        if context is None:
+            scores = score_labels(self.model, asked, label_tokens, progress=progress)
+        else:
+            scores = score_method(
+                self.model,
+                asked,
+                label_tokens,
+                context=context,
+                method=method,
+                own_weight=own_weight,
+                progress=progress,
+                **settings,
+            )
+        return scores if length == "sum" else mean_token_scores(scores, [len(label) for label in label_tokens])
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        context: GroupedContext | None = None,
+        own_weight: OwnWeight = "groups",
+        max_new_tokens: int = 64,
+        stop: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Continue one prompt (a text) or several (a list of texts), behind a grouped context if one is given.
+
+        Greedy unless `options` say otherwise; a seed for sampling is set by `transformers.set_seed`.
+
+        Args:
+            context: encoded demonstrations or documents.
+            stop: text or texts at which to end; the stop text itself is cut off.
+            options: of `transformers` generate: do_sample, temperature, top_p, num_beams, num_return_sequences,
+                streamer, ...; several returned sequences a prompt follow each other in the list.
+
+        Raises:
+            ValueError: a context of another model, an empty prompt, or one too long for the positions left.
+        """
+        self._check_context(context)
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        if stops:
+            options |= {"stop_strings": stops, "tokenizer": self.tokenizer}
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        options = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | options
+        new = generate_tokens(
+            self.model,
+            [self.tokens(text) for text in texts],
+            context=context,
+            own_weight=own_weight,
+            max_new_tokens=max_new_tokens,
+            pad_token=int(pad) if pad is not None else 0,
+            **options,
+        )
+        answers = [_until(str(self.tokenizer.decode(row, skip_special_tokens=True)), stops) for row in new]
+        return answers[0] if isinstance(prompts, str) and len(answers) == 1 else answers
+
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+        """Pieces of the continuation of one prompt as they come; takes what `generate` takes."""
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self.generate(prompt, streamer=streamer, **options)
+            except BaseException as error:  # noqa: BLE001 - raised again in the reader's thread
+                failed.append(error)
+                streamer.end()
+
+        worker = threading.Thread(target=run, daemon=True)
+        worker.start()
+        yield from (piece for piece in streamer if piece)
+        worker.join()
+        if failed:
+            raise failed[0]
+
+    def attention_mass(
+        self,
+        queries: str | Sequence[str],
+        context: GroupedContext,
+        *,
+        own_weight: OwnWeight = "groups",
+        by: str = "group",
+    ) -> Tensor:
+        """Share of attention that each group (or demonstration) receives: see `lmops_lab.attention.mass`."""
+        self._check_context(context)
+        texts = [queries] if isinstance(queries, str) else queries
+        return mass_of_tokens(self.model, self._all_tokens(texts), context, own_weight=own_weight, by=by)
+
+    def _check_context(self, context: GroupedContext | None) -> None:
         if context is not None and context.model != self.fingerprint:
             raise ValueError(
                 f"the context was encoded by {context.model}, not by {self.fingerprint}; encode the demonstrations "
                 "again with this model"
             )
-        for what, texts in (("queries", queries), ("labels", labels)):
-            if isinstance(texts, str):
-                raise ValueError(f"{what} is one text, {texts[:40]!r}; give a list of texts")  # noqa: TRY004
-        label_tokens = self._all_tokens(labels)
-        scores = score_labels(
-            self.model,
-            self._all_tokens(queries),
-            label_tokens,
-            context=context,
-            own_weight=own_weight,
-            progress=progress,
-        )
-        return scores if length == "sum" else mean_token_scores(scores, [len(label) for label in label_tokens])
 
     def _all_tokens(self, texts: "Sequence[str] | Sequence[Tokens]") -> "list[Tokens]":
         return [self.tokens(text) if isinstance(text, str) else text for text in texts]
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
 
 
 def load_model(name: str = weights.EMBEDDED, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
@@ -171,5 +280,5 @@ def load_model(name: str = weights.EMBEDDED, *, dtype: str = "auto", device: str
         tokenizer = AutoTokenizer.from_pretrained(str(source.path), trust_remote_code=False, **options)
     torch.nn.Module.to(model, where)
     model.eval().requires_grad_(False)
-    prepare(model)
+    vars(model)["lmops_capabilities"] = prepare(model)
     return LanguageModel(name, model, tokenizer, source.revision or source.hub_revision, number_format)

@@ -5,7 +5,7 @@ G = H // K query heads that share one key/value head, D head width, C context to
 The aliases are checked at run time under pytest (see tests/conftest.py) and cost nothing elsewhere.
 """
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 Heads = Float[Tensor, "batch heads tokens dim"]
@@ -13,5 +13,6 @@ KeyValues = Float[Tensor, "kv_batch kv_heads keys dim"]
 LogSumExp = Float[Tensor, "batch heads tokens"]
 OwnMask = Float[Tensor, "mask_batch 1 tokens own_tokens"]
 ContextKeys = Float[Tensor, "kv_heads _ dim"]
+StoredKeys = ContextKeys | Int8[Tensor, "kv_heads _ dim"]
 LabelScores = Float[Tensor, "queries labels"]
 TokenRow = Int[Tensor, "batch tokens"]

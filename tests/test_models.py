@@ -174,12 +174,21 @@ def test_pickled_weights_are_refused(tmp_path):
 
 
 def test_unsupported_architecture_is_refused_at_loading(tmp_path):
-    from transformers import BloomConfig, BloomForCausalLM
+    from transformers import MptConfig, MptForCausalLM
 
-    BloomForCausalLM(BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=4)).save_pretrained(tmp_path / "b")
-    byte_tokenizer().save_pretrained(tmp_path / "b")
-    with pytest.raises(ValueError, match="architecture 'bloom' is not supported"):
-        load_model(str(tmp_path / "b"))
+    MptForCausalLM(MptConfig(vocab_size=320, d_model=32, n_layers=2, n_heads=4)).save_pretrained(tmp_path / "m")
+    byte_tokenizer().save_pretrained(tmp_path / "m")
+    with pytest.raises(ValueError, match="architecture 'mpt' cannot run structured attention: .* loses the own weight"):
+        load_model(str(tmp_path / "m"))
+
+
+def test_a_model_without_the_hook_loads_by_the_packed_route(tmp_path):
+    lm = load_model(str(tiny_tokenizer_folder(tmp_path, "bloom")), dtype="float32")
+    assert lm.capabilities().route == "packed"
+    assert lm.kv_bytes_per_token == 2 * 3 * 48 * 4
+    context = encode_groups(lm, ["good: yes\n", "bad: no\n"], group_size=1, progress=False)
+    assert lm.score(["fine:"], [" yes", " no"], context=context).isfinite().all()
+    assert isinstance(lm.generate("fine:", context=context, max_new_tokens=3), str)
 
 
 def test_dtype_follows_the_processor(monkeypatch):

@@ -45,9 +45,16 @@ _CONFIGS = {
     "gpt2": {**_GPT, "n_inner": 96},
     "gpt_neox": _UNGROUPED,
     "gpt_neo": {
-        **{"vocab_size": 320, "hidden_size": 48, "num_layers": 4, "num_heads": 6, "intermediate_size": 96},
-        **{"attention_types": [[["global", "local"], 2]], "window_size": 8, "max_position_embeddings": 512},
-        **{"bos_token_id": 256, "eos_token_id": 257},
+        "vocab_size": 320,
+        "hidden_size": 48,
+        "num_layers": 4,
+        "num_heads": 6,
+        "intermediate_size": 96,
+        "attention_types": [[["global", "local"], 2]],
+        "window_size": 8,
+        "max_position_embeddings": 512,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
     },
     "gptj": {**_GPT, "rotary_dim": 4},
     "opt": {**_UNGROUPED, "ffn_dim": 96, "word_embed_proj_dim": 48},
@@ -57,10 +64,21 @@ _CONFIGS = {
     "falcon": _FALCON,
     "biogpt": _UNGROUPED,
     "gpt_oss": {
-        **{**_COMMON, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
+        **_COMMON,
+        "head_dim": 8,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 8,
         "rope_parameters": _YARN,
     },
-    "bloom": {"vocab_size": 320, "hidden_size": 48, "n_layer": 3, "n_head": 6, "bos_token_id": 256, "eos_token_id": 257},
+    "bloom": {
+        "vocab_size": 320,
+        "hidden_size": 48,
+        "n_layer": 3,
+        "n_head": 6,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+    },
 }
 ARCHITECTURES = tuple(_CONFIGS)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lmops_lab.attention.context import GroupedContext
+from lmops_lab.attention.context import GroupedContext, Number
 from lmops_lab.shapes import OwnMask
 
 # Receives (layer, keys [B, K, T, D], values [B, K, T, D]) of the tokens of this pass.
@@ -39,8 +39,8 @@ class AttentionCall:
     log_weight: float = 0.0
     own_mask: OwnMask | None = None
     sink: Sink | None = None
-    temperature: float = 1.0
-    exponent: float = 1.0
+    temperature: int | float = 1.0
+    exponent: int | float = 1.0
     generating: bool = False
     segments: tuple[slice, ...] = ()
     mass: MassSink | None = None

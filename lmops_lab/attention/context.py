@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from lmops_lab.shapes import ContextKeys
+from lmops_lab.shapes import ContextKeys, StoredKeys
 
 # "groups" (M), "sqrt_groups" or a number; "none", "group" or "shared". Plain types: a wrong word gets our own error.
 OwnWeight = int | float | str
+Number = int | float
 BosPolicy = str
 
 
@@ -26,19 +27,26 @@ class GroupedContext:
         prefix_tokens: columns of the prefix that all groups share (0 without one).
         group_tokens: columns of each group, the shared prefix not counted.
         group_examples: demonstrations in each group.
+        example_tokens: columns of each demonstration in order, where they are known (a BOS token counts as part of the
+            first of its group); empty otherwise.
         end: position of the first token of a query.
         bos: where the beginning-of-sequence token sits: "none", one in every "group", or one "shared" prefix.
         model: fingerprint of the model that encoded it (see `LanguageModel.fingerprint`).
+        key_scales, value_scales: of an int8 context (see `quantized`), per layer [kv_heads, 1, dim] and
+            [kv_heads, columns, 1]; empty otherwise.
     """
 
-    keys: tuple[ContextKeys, ...]
-    values: tuple[ContextKeys, ...]
+    keys: tuple[StoredKeys, ...]
+    values: tuple[StoredKeys, ...]
     prefix_tokens: int
     group_tokens: tuple[int, ...]
     group_examples: tuple[int, ...]
     end: int
     bos: BosPolicy
     model: str
+    example_tokens: tuple[int, ...] = ()
+    key_scales: tuple[torch.Tensor, ...] = ()
+    value_scales: tuple[torch.Tensor, ...] = ()
 
     @property
     def groups(self) -> int:
@@ -56,8 +64,24 @@ class GroupedContext:
         return self.prefix_tokens + sum(self.group_tokens)
 
     def layer(self, layer: int) -> tuple[ContextKeys, ContextKeys]:
-        """Keys and values [kv_heads, columns, dim] of one layer."""
-        return self.keys[layer], self.values[layer]
+        """Keys and values [kv_heads, columns, dim] of one layer, as numbers to compute with."""
+        key, value = self.keys[layer], self.values[layer]
+        if self.key_scales:
+            return key * self.key_scales[layer], value * self.value_scales[layer]
+        return key, value
+
+    def quantized(self) -> "GroupedContext":
+        """The same context in int8: about half the memory of bfloat16, a quarter of float32.
+
+        Keys share a scale over all columns of a channel, because a few channels of keys are large everywhere; values
+        have one per column, because tokens differ (Liu et al. 2024, KIVI, arXiv 2402.02750). What it costs in accuracy
+        is in docs/measurements.md.
+        """
+        if self.key_scales:
+            return self
+        keys, key_scales = zip(*(_to_int8(key, dim=1) for key in self.keys), strict=True)
+        values, value_scales = zip(*(_to_int8(value, dim=2) for value in self.values), strict=True)
+        return replace(self, keys=keys, values=values, key_scales=key_scales, value_scales=value_scales)
 
     def positions(self) -> torch.Tensor:
         """Position [columns] of every column: the shared prefix from 0, each group up to `end - 1`."""
@@ -67,7 +91,7 @@ class GroupedContext:
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values."""
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        return sum(t.nbytes for t in (*self.keys, *self.values, *self.key_scales, *self.value_scales))
 
     def __repr__(self) -> str:
         return (
@@ -100,13 +124,45 @@ class GroupedContext:
         else:
             runs = [torch.arange(self.prefix_tokens), *(torch.arange(int(ends[g]), int(ends[g + 1])) for g in chosen)]
             columns = torch.cat(runs).to(self.keys[0].device)
+        firsts = torch.tensor((0, *self.group_examples)).cumsum(0).tolist()
+        lengths = tuple(n for g in chosen for n in self.example_tokens[firsts[g] : firsts[g + 1]])
         return replace(
-            self,
-            keys=tuple(key[:, columns] for key in self.keys),
-            values=tuple(value[:, columns] for value in self.values),
+            self._columns(columns),
             group_tokens=tuple(self.group_tokens[g] for g in chosen),
             group_examples=tuple(self.group_examples[g] for g in chosen),
+            example_tokens=lengths,
         )
+
+    def prefix_only(self) -> "GroupedContext | None":
+        """What a query sees without any demonstration: the shared prefix alone, or None where there is none."""
+        if not self.prefix_tokens:
+            return None
+        return replace(
+            self._columns(slice(0, self.prefix_tokens)),
+            prefix_tokens=0,
+            group_tokens=(self.prefix_tokens,),
+            group_examples=(0,),
+            example_tokens=(),
+            end=self.prefix_tokens,
+        )
+
+    def leave_one_out(self, group: int) -> "GroupedContext":
+        """The context without one of its groups, without encoding anything again.
+
+        Raises:
+            ValueError: no such group, or the only one.
+        """
+        if self.groups < 2 or not 0 <= group < self.groups:
+            raise ValueError(
+                f"group {group} cannot be left out of {self.groups}; give one of at least two groups, from 0"
+            )
+        return self.subset([g for g in range(self.groups) if g != group])
+
+    def _columns(self, columns: slice | torch.Tensor) -> "GroupedContext":
+        def taken(layers: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            return tuple(layer[:, columns] for layer in layers)
+
+        return replace(self, keys=taken(self.keys), values=taken(self.values), value_scales=taken(self.value_scales))
 
     def cut(self, tokens: int, examples: int) -> "GroupedContext":
         """The first `tokens` tokens of the only group: a causal prefix, exactly as if encoded alone.
@@ -121,15 +177,19 @@ class GroupedContext:
                 f"cannot cut {tokens} tokens from {self.groups} groups of {self.group_tokens} tokens; "
                 "cutting back needs exactly one group and at most its length"
             )
-        columns = slice(0, self.prefix_tokens + tokens)
         return replace(
-            self,
-            keys=tuple(key[:, columns] for key in self.keys),
-            values=tuple(value[:, columns] for value in self.values),
+            self._columns(slice(0, self.prefix_tokens + tokens)),
             group_tokens=(tokens,),
             group_examples=(examples,),
+            example_tokens=self.example_tokens[:examples],
             end=self.end - (self.group_tokens[0] - tokens),
         )
+
+
+def _to_int8(tensor: ContextKeys, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Symmetric int8 along one dimension, with scales that turn it back into the tensor's own dtype."""
+    scale = tensor.abs().amax(dim, keepdim=True).float().clamp_min(1e-12) / 127
+    return (tensor / scale).round().clamp(-127, 127).to(torch.int8), scale.to(tensor.dtype)
 
 
 def concat(contexts: Sequence[GroupedContext]) -> GroupedContext:
@@ -150,8 +210,10 @@ def concat(contexts: Sequence[GroupedContext]) -> GroupedContext:
                 )
     if len(contexts) == 1:
         return first
+    if any(context.key_scales for context in contexts):
+        raise ValueError("int8 contexts have scales of their own and cannot be joined; join first, then quantize")
 
-    def join(layers: Sequence[tuple[ContextKeys, ...]]) -> tuple[ContextKeys, ...]:
+    def join(layers: Sequence[tuple[StoredKeys, ...]]) -> tuple[StoredKeys, ...]:
         skip = first.prefix_tokens
         return tuple(
             torch.cat([parts[0], *(part[:, skip:] for part in parts[1:])], dim=1) for parts in zip(*layers, strict=True)
@@ -163,6 +225,9 @@ def concat(contexts: Sequence[GroupedContext]) -> GroupedContext:
         values=join([c.values for c in contexts]),
         group_tokens=tuple(n for c in contexts for n in c.group_tokens),
         group_examples=tuple(n for c in contexts for n in c.group_examples),
+        example_tokens=tuple(n for c in contexts for n in c.example_tokens)
+        if all(c.example_tokens for c in contexts)
+        else (),
     )
 
 

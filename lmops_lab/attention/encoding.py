@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from lmops_lab.attention.cache import GroupCache
+from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.context import BosPolicy, GroupedContext
 from lmops_lab.attention.forward import hidden_at, key_value_shapes, position_limit
 from lmops_lab.attention.grouping import Tokens, group_by_count, group_by_tokens
-from lmops_lab.attention.call import AttentionCall
 
 # Tokens of one forward pass. A layer's activations for 1,024 tokens (6 MB) stay in a laptop's cache; much larger passes
 # are slower on a CPU, smaller ones lose matrix-product speed.
@@ -83,6 +83,39 @@ def encode_groups(
         cache=cache,
         progress=progress,
     )
+
+
+def encode_documents(
+    lm: Encoder,
+    documents: Sequence[str],
+    *,
+    chunk_tokens: int | None = None,
+    bos: BosPolicy = "none",
+    cache: GroupCache | None = None,
+    progress: bool = True,
+) -> GroupedContext:
+    """Encode documents side by side, each as a group of its own, to answer questions over all of them.
+
+    Args:
+        documents: texts; each should end in its own separator.
+        chunk_tokens: a document longer than this is cut into several groups of at most that many tokens; None keeps
+            every document whole, which must then fit the model's positions.
+
+    Raises:
+        ValueError: no documents, an empty one, or one that does not fit.
+    """
+    if isinstance(documents, str):
+        raise ValueError(f"documents is one text, {documents[:40]!r}; give a list of texts")  # noqa: TRY004
+    if chunk_tokens is not None and chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens is {chunk_tokens}; a chunk has at least 1 token")
+    pieces: list[list[int]] = []
+    for number, document in enumerate(documents):
+        tokens = lm.tokens(document)
+        if not tokens:
+            raise ValueError(f"document {number} has no tokens: {document[:40]!r}; leave it out")
+        step = chunk_tokens or len(tokens)
+        pieces.extend(tokens[first : first + step] for first in range(0, len(tokens), step))
+    return encode_groups(lm, pieces, group_size=1, bos=bos, cache=cache, progress=progress)
 
 
 def empty_context(lm: Encoder, bos: BosPolicy) -> GroupedContext | None:
@@ -177,6 +210,11 @@ def encode_token_groups(
         end=layout.end,
         bos=bos,
         model=model_name,
+        example_tokens=tuple(
+            len(example) + (len(start) if first else 0)
+            for group in groups
+            for first, example in zip([True] + [False] * (len(group) - 1), group, strict=True)
+        ),
     )
 
 
@@ -197,7 +235,7 @@ def _check_length(model: PreTrainedModel, layout: _Layout, longest: int, groups:
 
 def _allocate(model: PreTrainedModel, columns: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Empty keys and values [kv_heads, columns, dim] for every layer."""
-    options = {"dtype": model.dtype, "device": model.device}
+    options: dict[str, Any] = {"dtype": model.dtype, "device": model.device}
     shapes = key_value_shapes(model)
     return (
         tuple(torch.empty((heads, columns, key_dim), **options) for heads, key_dim, _ in shapes),

@@ -1,19 +1,23 @@
 """Encoded contexts as files: safetensors with a JSON header that says what they belong to."""
 
+import hashlib
 import json
 import struct
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lmops_lab.attention.context import GroupedContext
 from lmops_lab.files import atomic_file
 
-FORMAT = 1
-_FIELDS = ("prefix_tokens", "group_tokens", "group_examples", "end", "bos", "model")
+FORMAT = 2
+_FIELDS = ("prefix_tokens", "group_tokens", "group_examples", "end", "bos", "model", "example_tokens")
+_SIDES = ("keys", "values", "key_scales", "value_scales")
 
 
 def save_context(context: GroupedContext, path: Path | str) -> Path:
@@ -25,9 +29,8 @@ def save_context(context: GroupedContext, path: Path | str) -> Path:
     path = Path(path)
     about = {name: getattr(context, name) for name in _FIELDS}
     about |= {"format": FORMAT, "versions": {name: version(name) for name in ("lmops-lab", "torch", "transformers")}}
-    tensors = {
-        f"{side}.{i}": t.contiguous() for side in ("keys", "values") for i, t in enumerate(getattr(context, side))
-    }
+    tensors = {f"{side}.{i}": t.contiguous() for side in _SIDES for i, t in enumerate(getattr(context, side))}
+    about["digest"] = _digest(tensors)
     with atomic_file(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"lmops_lab": json.dumps(about)})
@@ -49,6 +52,8 @@ def load_context(path: Path | str, model: str, device: str = "cpu") -> GroupedCo
     try:
         with safe_open(path, framework="pt", device=device) as stored:
             about = json.loads((stored.metadata() or {})["lmops_lab"])
+            if about["format"] < FORMAT:
+                raise ValueError(f"{path.name} has the older format {about['format']}; encode the demonstrations again")
             if about["format"] > FORMAT:
                 raise ValueError(
                     f"{path.name} has format {about['format']}, this version reads up to {FORMAT}; upgrade"
@@ -57,12 +62,32 @@ def load_context(path: Path | str, model: str, device: str = "cpu") -> GroupedCo
                 raise ValueError(
                     f"{path.name} was encoded by {about['model']}, not by {model}; encode the demonstrations again"
                 )
-            layers = range(len(stored.keys()) // 2)
-            keys, values = (tuple(stored.get_tensor(f"{side}.{i}") for i in layers) for side in ("keys", "values"))
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            if _digest(tensors) != about["digest"]:
+                raise ValueError(
+                    f"the tensors of {path.name} are not those that were saved (wrong hash); encode the demonstrations "
+                    "again"
+                )
     except (SafetensorError, KeyError, TypeError, struct.error, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} is no whole context file ({error}); encode the demonstrations again") from error
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v := about[name], list) else v for name in _FIELDS}
-    context = GroupedContext(keys=keys, values=values, **fields)
-    if any(t.shape[1] != context.tokens for t in (*keys, *values)):
-        raise ValueError(f"{path.name} has {keys[0].shape[1]} columns, its header says {context.tokens}")
+    sides: dict[str, Any] = {
+        side: tuple(tensors[f"{side}.{i}"] for i in range(_layers(tensors, side))) for side in _SIDES
+    }
+    context = GroupedContext(**sides, **fields)
+    if any(t.shape[1] != context.tokens for t in (*context.keys, *context.values)):
+        raise ValueError(f"{path.name} has {context.keys[0].shape[1]} columns, its header says {context.tokens}")
     return context
+
+
+def _layers(tensors: dict[str, Tensor], side: str) -> int:
+    return sum(name.rpartition(".")[0] == side for name in tensors)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash of all numbers, so that one flipped bit is noticed (a gigabyte takes about a second)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ _LOGIT_ROWS = 256
 
 def set_route(model: PreTrainedModel, route: str) -> None:
     """Note how structured attention reaches this model: "hook" or "packed"."""
-    model.lmops_route = route
+    vars(model)["lmops_route"] = route
 
 
 def route_of(model: PreTrainedModel) -> str:
@@ -46,14 +46,16 @@ def key_value_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], ...]
         def look(layer: int, key: Tensor, value: Tensor) -> None:
             seen[layer] = (key.shape[1], key.shape[-1], value.shape[-1])
 
-        hidden_at(model, torch.ones(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), AttentionCall(sink=look))
+        hidden_at(
+            model, torch.ones(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), AttentionCall(sink=look)
+        )
         if sorted(seen) != list(range(model.config.num_hidden_layers)):
             raise ValueError(
                 f"structured attention reached layers {sorted(seen)} of {type(model).__name__}, expected "
                 f"{list(range(model.config.num_hidden_layers))}"
             )
         known = tuple(seen[layer] for layer in sorted(seen))
-        model.lmops_kv_shapes = known
+        vars(model)["lmops_kv_shapes"] = known
     return known
 
 

@@ -44,7 +44,7 @@ def install(model: PreTrainedModel) -> bool:
 
 
 def _install_in_methods(model: PreTrainedModel) -> bool:
-    layers = [module for module in model.modules() if callable(getattr(type(module), "_attn", None))]
+    layers: list[Any] = [module for module in model.modules() if callable(getattr(type(module), "_attn", None))]
     for number, module in enumerate(layers):
         stock = type(module)._attn.__get__(module)
         module._attn = functools.partial(_attention_of_method, module, model.config, number, stock)

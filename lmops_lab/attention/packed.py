@@ -6,7 +6,7 @@ itself, and holds log M on a query's own columns, which is the repeated-columns 
 the mask has (own tokens) x (context + own tokens) entries, so the hook is preferred where it reaches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def packed_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, call: 
         )
     rows, tokens = ids.shape
     if call.sink is not None:  # encoding: every row on its own, keys and values read from the cache
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         with alibi_positions(model, positions):
             states = _decode(model, ids, positions, torch.ones_like(ids), cache)
         for layer, kept in enumerate(cache.layers):
@@ -85,9 +85,7 @@ def _decode(model: PreTrainedModel, ids: Tensor, positions: Tensor, mask: Tensor
     return output.last_hidden_state
 
 
-def generation_mask(
-    padding: Tensor, tokens: int, columns: int, log_weight: float, dtype: torch.dtype
-) -> Tensor:
+def generation_mask(padding: Tensor, tokens: int, columns: int, log_weight: float, dtype: torch.dtype) -> Tensor:
     """Additive mask [B, 1, tokens, columns + own] of the last `tokens` own tokens of left-padded rows.
 
     Args:
@@ -120,6 +118,15 @@ def alibi_positions(model: PreTrainedModel, positions: Tensor) -> Iterator[None]
     if not has_alibi(model):
         yield
         return
+    decoder.build_alibi_tensor = alibi_bias(decoder, positions)
+    try:
+        yield
+    finally:
+        del decoder.build_alibi_tensor
+
+
+def alibi_bias(decoder: Any, positions: Tensor) -> Callable[..., Tensor]:
+    """What BLOOM's `build_alibi_tensor` is to return for keys at these positions [B, columns]: [B * H, 1, columns]."""
 
     def build(_mask: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
         two = type(decoder).build_alibi_tensor(decoder, torch.ones(1, 2, device=positions.device), heads, torch.float32)
@@ -127,9 +134,4 @@ def alibi_positions(model: PreTrainedModel, positions: Tensor) -> Iterator[None]
         bias = slopes * positions[:, None, None, :]  # [B, H, 1, columns]
         return bias.reshape(-1, 1, positions.shape[1]).to(dtype)
 
-    decoder.build_alibi_tensor = build
-    try:
-        yield
-    finally:
-        del decoder.build_alibi_tensor
-
+    return build

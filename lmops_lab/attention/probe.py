@@ -21,7 +21,7 @@ from lmops_lab.attention.hook import install
 from lmops_lab.attention.packed import alibi_positions, has_alibi
 from lmops_lab.attention.partial import backend_of
 
-# Architectures whose exactness the tests prove (tests/attention/test_architectures.py), in the order of the docs' table.
+# Architectures whose exactness the tests prove (tests/attention/test_architectures.py), in the docs' order.
 PROVEN = (
     *("llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma2", "gemma3_text", "phi3", "olmo2", "granite", "stablelm"),
     *("smollm3", "cohere", "gpt2", "gpt_neox", "gpt_neo", "gptj", "opt", "codegen", "xglm", "starcoder2", "falcon"),
@@ -255,7 +255,7 @@ def _honours_masks(model: PreTrainedModel, ids: list[int]) -> bool:
             states.append(output.last_hidden_state[0, -1])
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False
-    return not torch.allclose(*states, atol=1e-6)
+    return not torch.allclose(states[0], states[1], atol=1e-6)
 
 
 @torch.inference_mode()
@@ -277,7 +277,7 @@ def _honours_positions(model: PreTrainedModel, ids: list[int]) -> bool:
             states.append(output.last_hidden_state[0, -1])
     except TypeError:
         return False
-    return not torch.allclose(*states, atol=1e-6)
+    return not torch.allclose(states[0], states[1], atol=1e-6)
 
 
 def _positions(model: PreTrainedModel) -> str:

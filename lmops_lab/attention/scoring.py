@@ -1,17 +1,18 @@
 """Label log-probabilities of queries against a shared context: one forward pass per batch of queries."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from lmops_lab.attention.context import GroupedContext, OwnWeight, log_own_weight
+from lmops_lab.attention.call import AttentionCall
+from lmops_lab.attention.context import GroupedContext, Number, OwnWeight, log_own_weight
 from lmops_lab.attention.forward import hidden_at, log_probabilities, position_limit
 from lmops_lab.attention.grouping import Tokens
-from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.trie import LabelTrie
 from lmops_lab.shapes import LabelScores
 
@@ -26,6 +27,8 @@ def score_labels(
     *,
     context: GroupedContext | None = None,
     own_weight: OwnWeight = "groups",
+    temperature: Number = 1.0,
+    exponent: Number = 1.0,
     progress: bool = False,
 ) -> LabelScores:
     """Compute log P(label | context, query) of every label, summed over the label's tokens.
@@ -35,6 +38,7 @@ def score_labels(
         labels: token ids of each label, as they follow a query.
         context: encoded demonstrations; None scores the query alone from position 0.
         own_weight: factor on the query's attention to itself, default M.
+        temperature, exponent: APE's T and S (see `lmops_lab.attention.methods`); 1 and 1 leave the context as it is.
 
     Returns:
         float32 [queries, labels], nats, in the order given.
@@ -43,10 +47,33 @@ def score_labels(
         ValueError: no queries, an empty one, a query too long for the model's positions, or a score that is not a
             number.
     """
+    trie = LabelTrie.build(labels)
+    check_queries(model, queries, trie, context.end if context else 0)
+    log_weight = log_own_weight(own_weight, context.groups) if context else 0.0
+    call = AttentionCall(context, log_weight, temperature=temperature, exponent=exponent)
+    scores = torch.empty(len(queries), len(labels))
+    tokens = torch.tensor(trie.distinct_tokens(), device=model.device)
+    with tqdm(total=len(queries), desc="score", unit="query", disable=not progress, leave=False) as bar:
+        for batch, states in batches_of_states(model, queries, trie, context, call):
+            sum_over_labels(scores, batch, trie, log_probabilities(model, states.flatten(0, 1), tokens))
+            bar.update(len(batch))
+    if not torch.isfinite(scores).all():
+        row, label = (~torch.isfinite(scores)).nonzero()[0].tolist()
+        raise ValueError(
+            f"the score of label {label} for query {row} is {scores[row, label].item()}; the model overflowed in "
+            f"{model.dtype}: load it with dtype='float32'"
+        )
+    return scores
+
+
+def check_queries(model: PreTrainedModel, queries: Sequence[Tokens], trie: LabelTrie, start: int) -> None:
+    """Refuse queries that are missing, empty or too long for the model's positions.
+
+    Raises:
+        ValueError: with the query, its length and what is left.
+    """
     if not queries:
         raise ValueError("there are no queries to score; give at least one")
-    trie = LabelTrie.build(labels)
-    start = context.end if context else 0
     limit = position_limit(model)
     lengths = [len(query) for query in queries]
     if min(lengths) == 0:
@@ -59,34 +86,37 @@ def score_labels(
             f"{start} are taken by the context, {max(lengths)} by the query, {deepest} by the labels; "
             "use smaller groups or a shorter query"
         )
-    log_weight = log_own_weight(own_weight, context.groups) if context else 0.0
 
-    scores = torch.empty(len(queries), len(labels))
-    tokens = torch.tensor(sorted({token for path in trie.paths for _, token in path}), device=model.device)
-    column = {token: i for i, token in enumerate(tokens.tolist())}
-    steps = [[(node + 1, column[token]) for node, token in path] for path in trie.paths]
-    with tqdm(total=len(queries), desc="score", unit="query", disable=not progress, leave=False) as bar:
-        for batch in _batches(lengths, trie.nodes):
-            ids, positions, mask = _rows([queries[i] for i in batch], trie, start, model.dtype)
-            call = AttentionCall(context, log_weight, None if mask is None else mask.to(model.device))
-            states = hidden_at(model, ids, positions, call)  # [B, T, width]
-            # The states to read: each row's last query token, then its nodes.
-            last = torch.tensor([lengths[i] - 1 for i in batch], device=states.device)
-            read = last[:, None] + torch.arange(trie.nodes + 1, device=states.device)  # [B, 1 + nodes]
-            chosen = states[torch.arange(len(batch), device=states.device)[:, None], read]  # [B, 1 + nodes, width]
-            logs = log_probabilities(model, chosen.flatten(0, 1), tokens)  # [B * (1 + nodes), distinct tokens]
-            logs = logs.reshape(len(batch), trie.nodes + 1, -1).cpu()
-            for label, path in enumerate(steps):
-                nodes, columns = zip(*path, strict=True)
-                scores[batch, label] = logs[:, list(nodes), list(columns)].sum(-1)
-            bar.update(len(batch))
-    if not torch.isfinite(scores).all():
-        row, label = (~torch.isfinite(scores)).nonzero()[0].tolist()
-        raise ValueError(
-            f"the score of label {label} for query {row} is {scores[row, label].item()}; the model overflowed in "
-            f"{model.dtype}: load it with dtype='float32'"
-        )
-    return scores
+
+def batches_of_states(
+    model: PreTrainedModel,
+    queries: Sequence[Tokens],
+    trie: LabelTrie,
+    context: GroupedContext | None,
+    call: AttentionCall,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Hidden states that predict the labels: (query indices, [batch, 1 + nodes, width]), longest queries first.
+
+    A row has the state of the query's last token, then one state for every node of the label trie.
+    """
+    start = context.end if context else 0
+    lengths = [len(query) for query in queries]
+    for batch in _batches(lengths, trie.nodes):
+        ids, positions, mask = _rows([queries[i] for i in batch], trie, start, model.dtype)
+        this = replace(call, own_mask=None if mask is None else mask.to(model.device), layers=[], windows=[])
+        states = hidden_at(model, ids, positions, this)  # [B, T, width]
+        last = torch.tensor([lengths[i] - 1 for i in batch], device=states.device)
+        read = last[:, None] + torch.arange(trie.nodes + 1, device=states.device)  # [B, 1 + nodes]
+        yield batch, states[torch.arange(len(batch), device=states.device)[:, None], read]
+
+
+def sum_over_labels(scores: LabelScores, batch: Sequence[int], trie: LabelTrie, logs: Tensor) -> None:
+    """Add up the tokens of every label: logs [batch * (1 + nodes), distinct tokens] into the batch's rows of scores."""
+    column = {token: i for i, token in enumerate(trie.distinct_tokens())}
+    logs = logs.reshape(len(batch), trie.nodes + 1, -1).cpu()
+    for label, path in enumerate(trie.paths):
+        nodes, columns = [node + 1 for node, _ in path], [column[token] for _, token in path]
+        scores[list(batch), label] = logs[:, nodes, columns].sum(-1)
 
 
 def _rows(

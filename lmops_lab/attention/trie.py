@@ -72,6 +72,10 @@ class LabelTrie:
                 seen[node] |= seen[parent]
         return seen
 
+    def distinct_tokens(self) -> list[int]:
+        """Every token id that some label needs, in order."""
+        return sorted({token for path in self.paths for _, token in path})
+
     def own_mask(self, query_lengths: Sequence[int], width: int) -> Tensor:
         """Additive mask [rows, 1, width, width] for rows of query tokens, then the nodes, then padding.
 

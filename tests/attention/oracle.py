@@ -56,6 +56,7 @@ def full_prompt_logits(model, groups, query, weight):
 
 def _weigh_sinks(model, own, log_weight):
     """Give the sinks of the query's rows the own weight: eager attention knows one sink a head for all rows."""
+
     def attention(module, query, key, value, attention_mask, scaling, **_kwargs):
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

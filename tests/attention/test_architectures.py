@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.encoding import encode_token_groups
 from lmops_lab.attention.forward import hidden_at, logits_at, set_route
-from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.hook import install
 from lmops_lab.attention.probe import PROVEN, check_config, check_route, prepare
 from lmops_lab.attention.scoring import score_labels
@@ -177,11 +177,20 @@ def test_the_packed_route_equals_the_hook(generator):
 def test_capabilities_say_what_was_found():
     found = {kind: prepare(tiny_model(kind)) for kind in ("llama", "gemma2", "gpt_oss", "gpt2", "bloom", "gpt_neo")}
     assert {kind: c.route for kind, c in found.items()} == {
-        **{"llama": "hook", "gemma2": "hook", "gpt_oss": "hook", "gpt2": "hook", "bloom": "packed", "gpt_neo": "hook"}
+        "llama": "hook",
+        "gemma2": "hook",
+        "gpt_oss": "hook",
+        "gpt2": "hook",
+        "bloom": "packed",
+        "gpt_neo": "hook",
     }
     assert {kind: c.positions for kind, c in found.items()} == {
-        **{"llama": "rotary", "gemma2": "rotary", "gpt_oss": "rotary"},
-        **{"gpt2": "learned", "bloom": "alibi", "gpt_neo": "learned"},
+        "llama": "rotary",
+        "gemma2": "rotary",
+        "gpt_oss": "rotary",
+        "gpt2": "learned",
+        "bloom": "alibi",
+        "gpt_neo": "learned",
     }
     assert found["gemma2"].sliding_layers == (0, 2)
     assert found["gpt_neo"].sliding_layers == (1, 3)

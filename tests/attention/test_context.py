@@ -75,3 +75,38 @@ def test_encoding_refuses_what_does_not_fit(tiny):
         encode_groups(tiny, TEXTS, group_size=2, token_budget=9)
     with pytest.raises(ValueError, match="bos is 'many'"):
         encode_groups(tiny, TEXTS, bos="many")
+
+
+def test_int8_keeps_every_number_within_half_a_step(tiny):
+    context = encode_groups(tiny, ["one two\n", "three four five\n", "six\n"], group_size=1, progress=False)
+    small = context.quantized()
+    assert small.quantized() is small
+    for layer in range(3):
+        for (exact, rough), dim in zip(zip(context.layer(layer), small.layer(layer), strict=True), (1, 2), strict=True):
+            step = exact.abs().amax(dim, keepdim=True) / 127
+            assert ((exact - rough).abs() <= 0.501 * step).all()
+    half, other = context.subset([2, 0]), small.subset([2, 0])
+    assert torch.allclose(half.layer(1)[1], other.layer(1)[1], atol=0.05)
+    with pytest.raises(ValueError, match="join first, then quantize"):
+        concat([small, small])
+
+
+def test_leave_one_out_is_the_subset_of_all_others(tiny):
+    context = encode_groups(tiny, ["one two\n", "three\n", "six\n"], group_size=1, progress=False)
+    rest = context.leave_one_out(1)
+    assert rest.group_tokens == context.subset([0, 2]).group_tokens
+    assert rest.example_tokens == (8, 4)
+    assert torch.equal(rest.keys[2], context.subset([0, 2]).keys[2])
+    for group, of in ((3, context), (-1, context), (0, context.subset([0]))):
+        with pytest.raises(ValueError, match=f"group {group} cannot be left out of {of.groups}"):
+            of.leave_one_out(group)
+
+
+def test_concat_and_subset_keep_the_lengths_of_demonstrations(tiny):
+    context = encode_groups(tiny, ["a b c\n", "d\n", "e f\n"], group_size=2, progress=False)
+    assert context.example_tokens == (6, 2, 4)
+    assert context.subset([1]).example_tokens == (4,)
+    assert concat([context, context]).example_tokens == (6, 2, 4) * 2
+    with_bos = encode_groups(tiny, ["a b c\n", "d\n", "e f\n"], group_size=2, bos="group", progress=False)
+    assert with_bos.example_tokens == (7, 2, 5)
+    assert sum(with_bos.example_tokens) == sum(with_bos.group_tokens)

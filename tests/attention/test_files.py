@@ -47,8 +47,34 @@ def test_other_files_and_newer_formats_are_refused(tiny, context, tmp_path):
         about = json.loads(stored.metadata()["lmops_lab"]) | {"format": 99}
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     save_file(tensors, path, metadata={"lmops_lab": json.dumps(about)})
-    with pytest.raises(ValueError, match="format 99, this version reads up to 1; upgrade"):
+    with pytest.raises(ValueError, match="format 99, this version reads up to 2; upgrade"):
         load_context(path, tiny.fingerprint)
+
+
+def test_one_flipped_bit_is_noticed(tiny, context, tmp_path):
+    path = save_context(context, tmp_path / "c.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="wrong hash"):
+        load_context(path, tiny.fingerprint)
+
+
+def test_an_older_format_is_refused_with_the_way_out(tiny, context, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "FORMAT", 1)
+    path = save_context(context, tmp_path / "c.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="older format 1; encode the demonstrations again"):
+        load_context(path, tiny.fingerprint)
+
+
+def test_an_int8_context_survives_the_file(tiny, context, tmp_path):
+    small = context.quantized()
+    assert small.nbytes < 0.6 * context.nbytes
+    read = load_context(save_context(small, tmp_path / "c.safetensors"), tiny.fingerprint)
+    for layer in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(read.layer(layer), small.layer(layer), strict=True))
+    assert read.example_tokens == context.example_tokens
 
 
 def test_a_failed_save_keeps_the_old_file(tiny, context, tmp_path, monkeypatch):
