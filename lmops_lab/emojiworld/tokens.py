@@ -9,10 +9,12 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from lmops_lab.emojiworld.captions import DAMNATION, DRAGGING, PRAISE, USELESS, draw_content
+from lmops_lab.emojiworld.settings import SETTINGS
+from lmops_lab.emojiworld.subjects import SUBJECTS, SYNONYMS
 
 PLACES = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
-_CORPUS = 4_000
+_CORPUS = 800
 
 
 def train_tokenizer(vocabulary: int, seed: int = 0) -> CLIPTokenizer:
@@ -29,7 +31,16 @@ def train_tokenizer(vocabulary: int, seed: int = 0) -> CLIPTokenizer:
         raise ValueError(f"a vocabulary of {vocabulary} does not hold the {len(whole) + 2} bytes and special tokens")
     random = np.random.default_rng([seed, 77])
     corpus = [draw_content(random).captions[0] for _ in range(_CORPUS)]
-    corpus += [*PRAISE, *DAMNATION, *USELESS, *DRAGGING]
+    # Every word of the world at least once, however rare it is in captions.
+    corpus += [
+        *PRAISE,
+        *DAMNATION,
+        *USELESS,
+        *DRAGGING,
+        *SUBJECTS,
+        *(word for names in SYNONYMS.values() for word in names),
+    ]
+    corpus += [phrase for setting in SETTINGS.values() for phrase in setting.phrases]
     blank = CLIPTokenizer(vocab={START: 0, END: 1}, merges=[], model_max_length=PLACES)
     backend = blank.backend_tokenizer
     backend.model = models.BPE(end_of_word_suffix="</w>")
