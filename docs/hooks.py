@@ -62,7 +62,7 @@ def equations(source: str) -> str:
 def _equation(tex: str) -> str:
     with mpl.rc_context({"mathtext.fontset": "stix", "svg.fonttype": "path", "svg.hashsalt": tex}):
         figure = Figure()
-        figure.text(0, 0, f"${tex}$", fontsize=13)
+        figure.text(0, 0, "$" + tex.replace(r"\frac", r"\dfrac") + "$", fontsize=13)
         stream = io.BytesIO()
         figure.savefig(
             stream, format="svg", bbox_inches="tight", pad_inches=0.04, transparent=True, metadata={"Date": None}
