@@ -170,8 +170,10 @@ def open_notebook(lab, browser, artefacts):
         page.on("console", lambda m: opened.complaints.append(f"{m.text} {m.location}") if m.type == "error" else None)
         page.goto(lab.notebook(name, code))
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        page.wait_for_function("() => window.jupyterapp?.commands?.hasCommand('notebook:run-all-cells')")
-        page.wait_for_timeout(500)
+        # Running cells before the kernel is there makes JupyterLab ask which kernel to use.
+        page.wait_for_function(
+            "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        )
         # Not awaited: the command ends when the cell does, and a page that hangs should say so below.
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         try:
