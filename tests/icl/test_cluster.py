@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lmops_lab.icl.cluster import _Placement
+from lmops_lab.icl.cluster import _Placement, quick_start
 from lmops_lab.icl.results import Sweep
 from lmops_lab.icl.sweep import plan_sweep, run_sweep
 from lmops_lab.runs.jobs import read_status
@@ -26,6 +26,7 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(many, tmp_path):
     local = run_sweep(many, tmp_path / "local", progress=False, threads=1)
     folder, killed = tmp_path / "dask", []
     with (
+        quick_start(),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
