@@ -55,8 +55,13 @@ def promptist_reward(relevance: Floats, aesthetic: Floats, plain_aesthetic: Floa
     >>> promptist_reward(np.array([[0.30, 0.18]]), np.array([[6.0, 6.0]]), np.array([5.0])).round(6) + 0.0
     array([0.])
     """
+    return picture_rewards(relevance, aesthetic, plain_aesthetic).mean(1)
+
+
+def picture_rewards(relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats) -> Floats:
+    """The share of every picture in Promptist's reward: [rewrites, pictures]; its mean over pictures is the reward."""
     short = np.minimum(0.0, RELEVANCE_SCALE * (np.maximum(0.0, relevance) - RELEVANCE_ENOUGH))
-    return (aesthetic - plain_aesthetic[:, None] + short).mean(1)
+    return np.asarray(aesthetic - plain_aesthetic[:, None] + short)
 
 
 def score_rewrites(reward: PromptReward, users: Sequence[str], rewrites: Sequence[str]) -> Floats:
@@ -115,6 +120,11 @@ class PictureScores(NamedTuple):
     plain_aesthetic: Floats
     reward: Floats
 
+    @property
+    def by_picture(self) -> Floats:
+        """The share of every picture in the reward: [rewrites, seeds]."""
+        return picture_rewards(self.relevance, self.aesthetic, self.plain_aesthetic)
+
 
 @dataclass(frozen=True, eq=False)
 class PictureReward:
@@ -168,6 +178,11 @@ class PictureReward:
         """The pictures of prompts: [prompts][seeds]."""
         self._draw(prompts)
         return [self._pictures[prompt] for prompt in prompts]
+
+    def score_with(self, reward: ImageReward, users: Sequence[str], rewrites: Sequence[str]) -> Floats:
+        """Any image reward of the rewrites' pictures against the users' texts: [rewrites, seeds]."""
+        self._draw(rewrites)
+        return np.array(self._scored(reward, list(zip(rewrites, users, strict=True))))
 
     def _draw(self, prompts: Sequence[str]) -> None:
         needed = list(dict.fromkeys(prompts))
