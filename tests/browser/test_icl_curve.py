@@ -8,7 +8,7 @@ from tests.icl.synthetic import synthetic_curve
 from widgets import ICLCurveExplorer
 reviews = synthetic_curve("reviews", skill=.22, number=1)
 questions = synthetic_curve(
-    "questions", labels=("person", "place", "time"), skill=.4, number=2, methods=("structured", "sequential", "ensemble")
+    "questions", labels=("who", "where", "when"), skill=.4, number=2, methods=("structured", "sequential", "ensemble")
 )
 w = ICLCurveExplorer([reviews, questions], "batch")
 w.left, w.right = 1, 2

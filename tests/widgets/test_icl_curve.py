@@ -196,9 +196,9 @@ def test_ten_thousand_rows():
     one = synthetic_curve("many", ks=(8,), seeds=2, queries=20, methods=("structured",))
     model = [cell for cell in one.cells if cell.method == "structured"]
     cells = [replace(cell, method=f"m{m}", k=k) for m in range(100) for k in range(1, 51) for cell in model]
-    start = time.perf_counter()
+    start = time.process_time()  # the machine may be shared
     widget = ICLCurveExplorer(ICLCurve(tuple(cells), one.labels, one.about))
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert sum(len(line["points"]) for line in widget.series) == 5000
     assert len(json.dumps(widget.get_state(["series"]))) < 2e6
 
