@@ -10,6 +10,7 @@ from lmops_lab.icl.comparison import Point, compare_answers
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.demonstrations import draw_demonstrations
 from lmops_lab.icl.metrics import confusion
+from lmops_lab.icl.statistics import accuracy
 from lmops_lab.icl.tasks import EMBEDDED_TASKS, Task, load_task
 
 MOST_ITEMS = 100
@@ -33,8 +34,8 @@ def series_points(curve: ICLCurve, series: Series) -> list[dict[str, Any]]:
     for method, k in curve.points():
         if method != series.method:
             continue
-        estimate = curve.accuracy(method, k, series.calibration)
-        by_seed = curve.correct(method, k, series.calibration).mean(1)
+        correct = curve.correct(method, k, series.calibration)
+        estimate, by_seed = accuracy(correct), correct.mean(1)
         points.append(
             {
                 "k": k,
