@@ -86,8 +86,10 @@ def _checked_recipe(options: argparse.Namespace) -> Recipe:
 
 def _finish(workshop: "Workshop", options: argparse.Namespace) -> None:
     from lmops_lab.emojiworld.evaluate import measure, save_curves
-    from lmops_lab.emojiworld.export import export
+    from lmops_lab.emojiworld.export import check_exportable, export
 
+    if options.export:
+        check_exportable(workshop, options.export)
     if options.curves:
         save_curves(workshop, options.curves)
     if options.export:

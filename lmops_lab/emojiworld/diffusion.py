@@ -1,5 +1,6 @@
 """Text to latents: a UNet and its text encoder, trained together to predict velocity."""
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -66,7 +67,7 @@ class TextToLatents(nn.Module):
 
 
 def diffusion_loss(
-    model: TextToLatents,
+    model: Callable[[Tensor, Tensor, Tensor], Tensor],
     latents: NDArray[np.float16],
     tokens: NDArray[np.uint16],
     nothing: NDArray[np.uint16],
@@ -77,6 +78,7 @@ def diffusion_loss(
     """Squared error of the predicted velocity, weighted by min(SNR, 5) / (SNR + 1) (Hang et al., arXiv 2303.09556).
 
     Args:
+        model: noisy latents, times, token ids -> velocity.
         latents: [scenes, channels, 16, 16].
         tokens: token ids of all wordings: [scenes, wordings, 77].
         nothing: token ids of the empty caption, which stands in for one caption in ten: [77].

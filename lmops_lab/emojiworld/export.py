@@ -52,12 +52,7 @@ def export(workshop: Workshop, target: Path = PICTURES, *, evaluation: dict[str,
         UnfinishedError: a stage has not been trained at all.
         ValueError: the weights are larger than 30 MB together, or `target` holds something else than an export.
     """
-    status = workshop.status()
-    missing = [stage for stage in STAGES if status[stage].step == 0]
-    if missing:
-        raise UnfinishedError(f"nothing to export: stage {missing[0]} has not been trained; train it first")
-    if target.exists() and any(target.iterdir()) and not (target / TRAINING).is_file():
-        raise ValueError(f"the folder {target} is not an export of this world and would be lost; choose another")
+    status = check_exportable(workshop, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         new = Path(name) / "new"
@@ -73,6 +68,21 @@ def export(workshop: Workshop, target: Path = PICTURES, *, evaluation: dict[str,
             target.rename(Path(name) / "old")
         new.rename(target)
     return size
+
+
+def check_exportable(workshop: Workshop, target: Path) -> dict[str, Progress]:
+    """How far each stage has come, if all have begun and `target` may be written.
+
+    Raises:
+        UnfinishedError, ValueError: see `export`.
+    """
+    status = workshop.status()
+    missing = [stage for stage in STAGES if status[stage].step == 0]
+    if missing:
+        raise UnfinishedError(f"nothing to export: stage {missing[0]} has not been trained; train it first")
+    if target.exists() and any(target.iterdir()) and not (target / TRAINING).is_file():
+        raise ValueError(f"the folder {target} is not an export of this world and would be lost; choose another")
+    return status
 
 
 def _write(workshop: Workshop, folder: Path, status: dict[str, Progress], evaluation: dict[str, float]) -> None:
