@@ -152,14 +152,16 @@ def run_jobs(
     """
     if processes < 1:
         raise ValueError(f"{processes} processes; give at least 1")
-    outcomes: dict[concurrent.futures.Future[Outcome], Outcome] = {}
-    with _executor(min(processes, max(1, len(jobs))), dask) as submit:
-        futures = [submit(job) for job in jobs]
-        with tqdm(total=len(futures), unit="run", desc="runs", disable=not progress or len(jobs) < 2) as bar:
-            for future in concurrent.futures.as_completed(futures):
-                outcomes[future] = future.result()
-                bar.update()
-        return [outcomes[future] for future in futures]
+    with (
+        tqdm(total=len(jobs), unit="run", desc="runs", disable=not progress or len(jobs) < 2) as bar,
+        _executor(min(processes, max(1, len(jobs))), dask) as submit,
+    ):
+        futures = []
+        for job in jobs:
+            future = submit(job)
+            future.add_done_callback(lambda _: bar.update())
+            futures.append(future)
+        return [future.result() for future in futures]
 
 
 Submit = Callable[[Job], "concurrent.futures.Future[Outcome]"]
