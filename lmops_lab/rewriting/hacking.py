@@ -136,7 +136,7 @@ def ablate(users: Sequence[str], rewrites: Sequence[str], reward: PromptReward, 
         if len(group) >= max(2, fewest):
             gain = paired_bootstrap(group["gain"].to_numpy())
             rows.append({"modifier": name, "uses": len(group), "gain": gain.mean, "low": gain.low, "high": gain.high})
-    table = pd.DataFrame(rows, columns=["modifier", "uses", "mean", "low", "high"]).rename(columns={"mean": "gain"})
+    table = pd.DataFrame(rows, columns=["modifier", "uses", "gain", "low", "high"])
     return table.sort_values("gain", ascending=False).set_index("modifier")
 
 

@@ -26,8 +26,8 @@ from lmops_lab.rewriting.loading import (
     load_causal,
 )
 
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights"
-EMBEDDED = {"emoji": "rewriter_rl", "emoji-sft": "rewriter_sft"}
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "rewriters"
+EMBEDDED = {"emoji": "reinforced", "emoji-sft": "supervised"}
 ROWS = 64  # beams or samples that are computed at once
 
 
