@@ -15,11 +15,23 @@ _PUBLIC = {
     "load_model": "lmops_lab.models",
     "LanguageModel": "lmops_lab.models",
     "encode_groups": "lmops_lab.attention.encoding",
+    "encode_documents": "lmops_lab.attention.encoding",
     "GroupedContext": "lmops_lab.attention.context",
     "load_task": "lmops_lab.icl.tasks",
     "Task": "lmops_lab.icl.tasks",
+    "TaskDefinition": "lmops_lab.icl.definitions",
     "icl_curve": "lmops_lab.icl.experiment",
     "ICLCurve": "lmops_lab.icl.curve",
+    "Grid": "lmops_lab.icl.grid",
+    "Sweep": "lmops_lab.icl.results",
+    "run_sweep": "lmops_lab.icl.sweep",
+    "start_sweep": "lmops_lab.icl.sweep",
+    "Rewriter": "lmops_lab.rewriting.rewriter",
+    "ImageGenerator": "lmops_lab.generation.images",
+    "ImageGrid": "lmops_lab.generation.pictures",
+    "ImageStore": "lmops_lab.generation.store",
+    "draw_grid": "lmops_lab.generation.grid",
+    "provenance": "lmops_lab.generation.png",
 }
 __all__ = [*_PUBLIC]  # noqa: PLE0604
 

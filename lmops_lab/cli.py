@@ -33,28 +33,37 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("parameters", help="list a notebook's parameters and their defaults")
     show.add_argument("notebook")
     add_commands(commands)
+    commands.add_parser("train-emoji-world", help="train the offline picture world's models", add_help=False)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run it; errors of use end with one line and exit code 2."""
-    options = _parser().parse_args(arguments)
     try:
-        if hasattr(options, "answer"):
-            print(options.answer(options))
-            return 0
-        if hasattr(options, "end"):
-            return int(options.end(options))
-        if options.command == "run":
-            return _run(options)
-        for name, parameter in read_parameters(find_notebook(options.notebook)).items():
-            print(f"{name} = {parameter.default!r}")
+        return _answer(list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError, RuntimeError) as error:
         print(f"lmops-lab: {error}", file=sys.stderr)
         return 1 if isinstance(error, RuntimeError) else 2
     except KeyboardInterrupt:
         print("\nlmops-lab: stopped; finished points are kept, the same command continues", file=sys.stderr)
         return 130
+
+
+def _answer(arguments: list[str]) -> int:
+    if arguments[:1] == ["train-emoji-world"]:  # its options are its own; torch is loaded only for it
+        from lmops_lab.emojiworld.__main__ import main as train
+
+        return train(arguments[1:])
+    options = _parser().parse_args(arguments)
+    if hasattr(options, "answer"):
+        print(options.answer(options))
+        return 0
+    if hasattr(options, "end"):
+        return int(options.end(options))
+    if options.command == "run":
+        return _run(options)
+    for name, parameter in read_parameters(find_notebook(options.notebook)).items():
+        print(f"{name} = {parameter.default!r}")
     return 0
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lmops_lab.attention.context import GroupedContext, Number
+from lmops_lab.attention.context import GroupedContext
 from lmops_lab.shapes import OwnMask
 
 # Receives (layer, keys [B, K, T, D], values [B, K, T, D]) of the tokens of this pass.

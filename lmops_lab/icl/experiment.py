@@ -14,6 +14,7 @@ from lmops_lab.attention.cache import GroupCache
 from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight
 from lmops_lab.attention.encoding import empty_context, encode_token_groups
 from lmops_lab.attention.grouping import Tokens
+from lmops_lab.attention.methods import METHODS
 from lmops_lab.files import cache_folder
 from lmops_lab.icl.cells import Cell, CellStore, Cost
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
@@ -23,7 +24,7 @@ from lmops_lab.models import LanguageModel
 from lmops_lab.shapes import LabelScores
 
 # Every method but "sequential" (one long prompt) works on the same encoded groups.
-METHODS = ("structured", "sequential")
+DEFAULT_METHODS = ("structured", "sequential")
 
 
 def icl_curve(
@@ -31,7 +32,7 @@ def icl_curve(
     task: Task,
     *,
     k: Sequence[int] = (0, 4, 16, 64, 256),
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = DEFAULT_METHODS,
     seeds: int | Sequence[int] = 3,
     queries: int = 200,
     group_size: int = 16,
@@ -276,7 +277,8 @@ def _log_probabilities(
     if method == "structured" and context is not None:
         weight = 2.0 * context.groups if own_weight == DOUBLE else own_weight
         return lm.score(queries, labels, context=context, own_weight=weight)
-    return lm.score(queries, labels, context=context, own_weight=1.0)
+    # Zero-shot has no groups, whatever the method; a BOS token alone is an ordinary prompt.
+    return lm.score(queries, labels, context=context, method=method if method in METHODS else "sequential")
 
 
 class _Timer:

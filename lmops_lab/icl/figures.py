@@ -287,8 +287,9 @@ def confusion_panels(curve: ICLCurve, points: Sequence[Point | tuple[str, int, s
             share = counts.to_numpy() / np.maximum(counts.to_numpy().sum(1, keepdims=True), 1)
             axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
             for (right, given), value in np.ndenumerate(share):
-                axes.text(given, right, f"{100 * value:.0f}", ha="center", va="center", fontsize=9 if len(names) < 9 else 6.5,
-                          color="white" if value > 0.55 else "#333333" if value >= 0.005 else "#bbbbbb")  # fmt: skip
+                ink = "white" if value > 0.55 else "#333333" if value >= 0.005 else "#bbbbbb"
+                size = 9 if len(names) < 9 else 6.5
+                axes.text(given, right, f"{100 * value:.0f}", ha="center", va="center", fontsize=size, color=ink)
             axes.set_xticks(range(len(names)), names, rotation=35 if len(names) > 3 else 0, fontsize=9,
                             ha="right" if len(names) > 3 else "center", rotation_mode="anchor")  # fmt: skip
             axes.set_yticks(range(len(names)), names, fontsize=9)

@@ -11,7 +11,7 @@ import yaml
 
 from lmops_lab.attention.context import OwnWeight
 from lmops_lab.icl.calibration import CALIBRATIONS
-from lmops_lab.icl.experiment import METHODS
+from lmops_lab.icl.experiment import DEFAULT_METHODS, METHODS
 from lmops_lab.icl.plan import check_own_weight
 from lmops_lab.weights import EMBEDDED
 
@@ -50,7 +50,7 @@ class Grid:
     k: tuple[int, ...]
     model: tuple[str, ...] = (EMBEDDED,)
     task: tuple[str | Mapping[str, Any], ...] = ("reviews",)
-    method: tuple[str, ...] = METHODS
+    method: tuple[str, ...] = DEFAULT_METHODS
     seed: tuple[int, ...] = (1, 2, 3)
     group_size: tuple[int, ...] = (16,)
     own_weight: tuple[OwnWeight, ...] = ("groups",)

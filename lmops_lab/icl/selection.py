@@ -6,6 +6,7 @@ similar examples next to the query, random groups from the cache before them (ar
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,19 +31,25 @@ def bm25_similarity(queries: Sequence[str], pool: Sequence[str]) -> Scores:
     Raises:
         ValueError: an empty pool.
     """
-    import bm25s  # type: ignore[import-untyped]
+    import bm25s
 
     if not pool:
         raise ValueError("the pool of demonstrations is empty; give at least one text")
     # One-letter words and stop words count: a short question may have little else.
-    options = {"stopwords": [], "token_pattern": r"(?u)\b\w+\b", "show_progress": False, "return_ids": False}
-    words = bm25s.tokenize(list(pool), **options)
+    options: dict[str, Any] = {
+        "stopwords": [],
+        "token_pattern": r"(?u)\b\w+\b",
+        "show_progress": False,
+        "return_ids": False,
+    }
+    words: Any = bm25s.tokenize(list(pool), **options)
     if not any(words):
         return np.zeros((len(queries), len(pool)))
     index = bm25s.BM25()
     index.index(words, show_progress=False)
     scores = np.zeros((len(queries), len(pool)))
-    for row, query in enumerate(bm25s.tokenize(list(queries), **options)):
+    asked: Any = bm25s.tokenize(list(queries), **options)
+    for row, query in enumerate(asked):
         known = [word for word in query if word in index.vocab_dict]
         if known:
             scores[row] = index.get_scores(known)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lmops_lab.rewards.promptist import relevance_term
 from lmops_lab.rewriting.loading import MARKER
 from lmops_lab.rewriting.rewriter import repeats_marker
 
@@ -17,8 +18,7 @@ PromptReward = Callable[[Sequence[str], Sequence[str]], Iterable[float]]
 
 ImageReward = Callable[[list[Image.Image], list[str]], Iterable[float]]
 
-# Promptist, section 2.3: relevance below .28 costs 20 a unit, relevance above earns nothing.
-RELEVANCE_ENOUGH, RELEVANCE_SCALE = 0.28, 20.0
+# Promptist draws the pictures of its reward in 20 steps at Stable Diffusion's usual guidance.
 PROMPTIST_STEPS, PROMPTIST_GUIDANCE = 20, 7.5
 Floats = NDArray[np.float64]
 
@@ -60,8 +60,7 @@ def promptist_reward(relevance: Floats, aesthetic: Floats, plain_aesthetic: Floa
 
 def picture_rewards(relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats) -> Floats:
     """The share of every picture in Promptist's reward: [rewrites, pictures]; its mean over pictures is the reward."""
-    short = np.minimum(0.0, RELEVANCE_SCALE * (np.maximum(0.0, relevance) - RELEVANCE_ENOUGH))
-    return np.asarray(aesthetic - plain_aesthetic[:, None] + short)
+    return np.asarray(aesthetic - plain_aesthetic[:, None] + relevance_term(relevance))
 
 
 def score_rewrites(reward: PromptReward, users: Sequence[str], rewrites: Sequence[str]) -> Floats:

@@ -12,6 +12,7 @@ from lmops_lab.attention.forward import hidden_at, logits_at, set_route
 from lmops_lab.attention.hook import install
 from lmops_lab.attention.probe import PROVEN, check_config, check_route, prepare
 from lmops_lab.attention.scoring import score_labels
+from tests.attention.coverage import BEGIN, END, PAGE, table
 from tests.attention.oracle import full_prompt_logits
 from tests.tiny import ARCHITECTURES, tiny_model
 
@@ -249,3 +250,8 @@ def test_a_model_whose_layers_the_hook_misses_is_refused(layer):
     stock = tiny_model("llama")(torch.tensor([sample])).logits[0].log_softmax(-1)
     with pytest.raises(ValueError, match="reached layers"):
         check_route(model, sample, stock)
+
+
+def test_the_docs_table_is_what_the_probe_reports():
+    text = PAGE.read_text(encoding="utf-8")
+    assert table() == text.partition(BEGIN)[2].partition(END)[0].strip(), "run python -m tests.attention.coverage"

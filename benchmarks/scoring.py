@@ -1,0 +1,122 @@
+"""Seconds a query behind a long prompt: recomputed, cached, cached in a batch, and the shared merge; beside zero-shot.
+
+    python benchmarks/scoring.py
+
+One prefix of real demonstrations as one sequential prompt, so that all ways compute the same thing.
+"""
+
+import copy
+
+import torch
+from common import parser, prompts_of, report, seconds
+from transformers import DynamicCache
+
+from lmops_lab import LanguageModel, load_model
+from lmops_lab.attention.encoding import encode_token_groups
+
+Rows = list[list[int]]
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--prefix", type=int, default=2048, help="tokens")
+    options.add_argument("--queries", type=int, default=64)
+    options.add_argument("--recomputed", type=int, default=4, help="queries to recompute the whole prompt for")
+    options.add_argument("--batch", type=int, default=16, help="rows of the repeated cache")
+    chosen = options.parse_args()
+    lm = load_model(dtype=chosen.dtype)
+    print(lm)
+    prompts, demonstrations, examples = prompts_of(lm, chosen.data, 100, chosen.queries)
+    prefix: list[int] = []
+    while len(prefix) < chosen.prefix:
+        prefix += demonstrations.pop(0)
+    queries, labels = [prompts.query(e) for e in examples], [list(label) for label in prompts.labels]
+    first = torch.tensor([label[0] for label in labels])
+    context = encode_token_groups(
+        lm.model, [[prefix]], bos="none", prefix=(), model_name=lm.fingerprint, progress=False
+    )
+    cache = DynamicCache()
+    with torch.inference_mode():
+        lm.model(torch.tensor([prefix]), past_key_values=cache, logits_to_keep=1)
+    lm.score(queries[:16], labels, context=context)  # warm
+
+    answers: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, run: object, count: int, repeats: int = 2) -> float:
+        def once() -> None:
+            answers[name] = run()  # type: ignore[operator]
+
+        return seconds(once, repeats) / count
+
+    times = {
+        "shared merge": keep(
+            "shared merge", lambda: lm.score(queries, labels, context=context).argmax(1), len(queries), 3
+        ),
+        "zero-shot (no prefix)": keep("floor", lambda: lm.score(queries, labels).argmax(1), len(queries), 3),
+        "cache, batch 1": keep("cache, batch 1", lambda: _cached(lm, cache, queries, first), len(queries)),
+        f"cache repeated, batch {chosen.batch}": keep(
+            "repeated", lambda: _repeated(lm, cache, queries, first, chosen.batch), len(queries)
+        ),
+        "prompt recomputed": keep(
+            "recomputed", lambda: _recomputed(lm, prefix, queries[: chosen.recomputed], first), chosen.recomputed, 1
+        ),
+    }
+    ours = answers["shared merge"]
+    same = {name: int((answer == ours[: len(answer)]).sum()) for name, answer in answers.items() if name != "floor"}
+    merge, floor, cached, repeated, recomputed = times.values()
+    tokens = sum(map(len, queries)) / len(queries)
+    print(f"prefix {len(prefix)} tokens, {len(queries)} queries of {tokens:.0f} tokens on average")
+    rows = [("way", "ms a query", "times the merge")]
+    rows += [(name, f"{1000 * t:.1f}", f"{t / merge:.2f}") for name, t in times.items()]
+    rows += [(f"same answers as the merge: {name}", str(n), "") for name, n in same.items()]
+    figures = {
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "prefix": len(prefix),
+        "query_tokens": round(tokens, 1),
+        "merge_ms": round(1000 * merge, 2),
+        "recompute_x": round(recomputed / merge, 2),
+        "cached_x": round(cached / merge, 2),
+        "repeat_x": round(repeated / merge, 2),
+        "floor_x": round(merge / floor, 3),
+        "same": same,
+        "asked": {name: len(answer) for name, answer in answers.items() if name != "floor"},
+    }
+    report(rows, figures)
+
+
+@torch.inference_mode()
+def _cached(lm: LanguageModel, cache: DynamicCache, queries: Rows, labels: torch.Tensor) -> torch.Tensor:
+    best = []
+    for query in queries:
+        logits = lm.model(torch.tensor([query]), past_key_values=cache, logits_to_keep=1).logits[0, -1]
+        best.append(logits[labels].argmax())
+        cache.crop(-len(query))
+    return torch.stack(best)
+
+
+@torch.inference_mode()
+def _repeated(lm: LanguageModel, cache: DynamicCache, queries: Rows, labels: torch.Tensor, batch: int) -> torch.Tensor:
+    best = torch.empty(len(queries), dtype=torch.long)
+    order = sorted(range(len(queries)), key=lambda i: len(queries[i]))
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        width = max(len(queries[i]) for i in rows)
+        ids = torch.tensor([queries[i] + [0] * (width - len(queries[i])) for i in rows])
+        copied = copy.deepcopy(cache)
+        copied.batch_repeat_interleave(len(rows))
+        states = lm.model.model(ids, past_key_values=copied).last_hidden_state
+        last = states[torch.arange(len(rows)), torch.tensor([len(queries[i]) - 1 for i in rows])]
+        best[rows] = lm.model.lm_head(last)[:, labels].argmax(1)
+    return best
+
+
+@torch.inference_mode()
+def _recomputed(lm: LanguageModel, prefix: list[int], queries: Rows, labels: torch.Tensor) -> torch.Tensor:
+    logits = [
+        lm.model(torch.tensor([prefix + query]), use_cache=False, logits_to_keep=1).logits[0, -1] for query in queries
+    ]
+    return torch.stack([row[labels].argmax() for row in logits])
+
+
+if __name__ == "__main__":
+    main()
