@@ -221,7 +221,7 @@ class BlindVote(html.Fallback, anywidget.AnyWidget):
             # A second click on the same pair arrives after the first was counted: it belongs to no open question.
             elif content.get("kind") == "vote" and content.get("number") == len(self._votes):
                 self.vote(content["choice"], content.get("seconds", 0.0))
-        except (ValueError, KeyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the kernel would only log it; the voter must see it
             self.message = html.clean(error)
 
     def _show(self) -> None:

@@ -253,7 +253,7 @@ def _rate(a: str, b: str, counted: Sequence[tuple[Pair, Choice]]) -> WinRate:
 def _strengths(
     systems: Sequence[str], counted: Sequence[tuple[Pair, Choice]], seed: int, resamples: int
 ) -> tuple[list[float], list[float], list[float]]:
-    """Bradley-Terry scores by choix, ties as half a win for each; a little regularisation keeps them finite."""
+    """Bradley-Terry scores by choix, ties as half a win for each."""
     size = len(systems)
     items = sorted({pair.item for pair, _ in counted})
     place = {name: i for i, name in enumerate(systems)}
@@ -280,7 +280,13 @@ def _resample(wins: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
 
 
 def _bradley_terry(wins: NDArray[np.float64]) -> NDArray[np.float64]:
-    return choix.ilsr_pairwise_dense(wins, alpha=0.05, max_iter=500, tol=1e-6)
+    """Maximum-likelihood scores, mean 0.
+
+    A tenth of a win each way between any two systems keeps scores finite where one side always wins. (choix's own
+    regularisation of this method need not converge there.)
+    """
+    size = len(wins)
+    return choix.ilsr_pairwise_dense(wins + 0.1 * (1 - np.eye(size)), max_iter=1000, tol=1e-6)
 
 
 def _consistency(shown: Sequence[tuple[Pair, Choice]]) -> Share:

@@ -98,6 +98,26 @@ def test_a_steady_voter_is_consistent_and_ties_do_not_count_as_wins():
     assert winner(pairs[0], "tie") is None
 
 
+@pytest.mark.parametrize("systems", [2, 3, 6])
+def test_few_and_one_sided_votes_have_finite_scores(systems):
+    pairs = draw_pairs([f"s{i}" for i in range(systems)], 6, seed=1, repeats=0.3)
+    rng = np.random.default_rng(systems)
+    for n in (1, 3, 8):
+        votes = [Vote(i, str(rng.choice(["left", "right", "tie", "bad"]))) for i in range(min(n, len(pairs)))]
+        assert np.isfinite(list(results(pairs, votes, resamples=50).strength.values())).all()
+    lead = [Vote(i, "left" if p.left < p.right else "right") for i, p in enumerate(pairs)]
+    found = results(pairs, lead, resamples=50)
+    assert list(found.strength.values()) == sorted(found.strength.values(), reverse=True)
+    assert np.isfinite(list(found.strength_high.values())).all()
+
+
+def test_two_systems_scores_are_the_log_odds_of_their_wins():
+    pairs = draw_pairs(["a", "b"], 40, seed=0, repeats=0)
+    votes = [Vote(i, "left" if (p.left == "a") == (p.item < 30) else "right") for i, p in enumerate(pairs)]
+    found = results(pairs, votes, resamples=10).strength
+    assert found["a"] - found["b"] == pytest.approx(np.log(30.1 / 10.1))
+
+
 def test_no_vote_gives_no_numbers():
     found = results(draw_pairs(["a", "b"], 4), [])
     assert found.rates[0].share.value is None
