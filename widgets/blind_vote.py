@@ -226,17 +226,18 @@ class BlindVote(html.Fallback, anywidget.AnyWidget):
 
     def _show(self) -> None:
         with self.hold_sync():
-            self.done = len(self._votes)
             self.more = self._guess()
             if self.finished:
                 self.outcome = describe(self.results())
                 self.current, self.left_picture, self.right_picture = {}, b"", b""
-                return
-            pair = self._pairs[len(self._votes)]
-            sides = {"left": self._items[pair.left][pair.item], "right": self._items[pair.right][pair.item]}
-            texts = {side: html.clean(item) if isinstance(item, str) else None for side, item in sides.items()}
-            self.left_picture, self.right_picture = (_bytes(item) for item in sides.values())
-            self.current = {"number": len(self._votes), "prompt": self._prompts[pair.item], **texts}
+            else:
+                pair = self._pairs[len(self._votes)]
+                sides = {"left": self._items[pair.left][pair.item], "right": self._items[pair.right][pair.item]}
+                texts = {side: html.clean(item) if isinstance(item, str) else None for side, item in sides.items()}
+                self.left_picture, self.right_picture = (_bytes(item) for item in sides.values())
+                self.current = {"number": len(self._votes), "prompt": self._prompts[pair.item], **texts}
+            # Last, so that whoever observes the count finds everything else up to date.
+            self.done = len(self._votes)
 
     def _guess(self) -> str:
         if len(self._items) != 2:

@@ -13,7 +13,7 @@ pictures = {name: [landscape(s, 384, hue=i) for s in range(6)] for i, name in en
 w = BlindVote(pictures, "votes.jsonl", prompts=[f"a valley, view {s}" for s in range(6)], repeats=0.3)
 def keep(_):
     if w.finished: w.to_html("vote.html")
-w.observe(keep)
+w.observe(keep, names="done")
 w
 """
 

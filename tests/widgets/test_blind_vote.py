@@ -45,6 +45,15 @@ def test_identities_stay_hidden_until_the_end_and_every_click_is_saved(tmp_path)
         widget.undo()
 
 
+def test_an_observer_of_the_count_finds_the_results(tmp_path):
+    widget = BlindVote(SYSTEMS, tmp_path / "v.jsonl", repeats=0)
+    widget.observe(lambda _: widget.finished and widget.to_html(tmp_path / "v.html"), names="done")
+    for number in range(3):
+        send(widget, kind="vote", number=number, choice="left")
+    assert widget.message == ""
+    assert "Bradley-Terry" in (tmp_path / "v.html").read_text()
+
+
 def test_a_restarted_kernel_continues_with_the_same_question(tmp_path):
     first = BlindVote(SYSTEMS, tmp_path / "v.jsonl")
     first.vote("tie")
