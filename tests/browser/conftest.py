@@ -20,10 +20,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 OWN_NOISE = ("favicon", "api/contents/", "jupyterlab/api/news", "lsp", "ResizeObserver loop", "sourceMappingURL")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "browser: a real JupyterLab in a real browser; leave out with -m 'not browser'")
-
-
 @dataclass
 class Lab:
     """A running server and its folder."""
