@@ -33,7 +33,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest
 	rm -rf $(TEST_CACHE)/cells $(TEST_CACHE)/groups
-	LMOPS_LAB_CACHE=$(TEST_CACHE) $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
+	LMOPS_LAB_CACHE=$(TEST_CACHE) $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
 
 lab: $(VENV)/.installed

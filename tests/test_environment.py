@@ -20,7 +20,7 @@ PINS = dict(
 )
 CONDA_NAMES = {"pytorch": "torch"}
 # The only package of a test, benchmark or notebook that is not in the index: installed by the Makefile.
-OURS = {"lmops_lab", "widgets", "tests"}
+OURS = {"lmops_lab", "widgets", "tests", "common"}
 
 
 def canonical(name):
@@ -77,11 +77,15 @@ def test_conda_names_the_same_packages_and_versions():
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(("lmops_lab", "widgets", "notebooks"), ()), (("tests", "benchmarks"), ("test",))]
+    ("folders", "extras"),
+    [
+        (("lmops_lab", "widgets", "notebooks"), ("dask", "rl")),  # imported late, with the install line in the error
+        (("tests", "benchmarks"), ("test", "bench")),
+    ],
 )
 def test_every_import_is_declared(folders, extras):
     allowed = {canonical(name) for name in [*DEPENDENCIES, *sum((EXTRAS[e] for e in extras), [])]}
-    allowed |= {"tokenizers"}  # a part of transformers
+    allowed |= {"tokenizers", "huggingface-hub", "dask"}  # parts of transformers and distributed
     providers = packages_distributions()
     for name, where in distributions(folders).items():
         assert {canonical(n) for n in providers.get(name, [name])} & allowed, f"{where} imports {name}: undeclared"

@@ -40,6 +40,11 @@ def key_value_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], ...]
         ValueError: the pass did not reach every layer.
     """
     known = getattr(model, "lmops_kv_shapes", None)
+    if known is None and model.device.type == "meta":  # an outline without weights cannot run: its configuration says
+        config = model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return ((heads, dim, dim),) * int(config.num_hidden_layers)
     if known is None:
         seen: dict[int, tuple[int, int, int]] = {}
 

@@ -38,6 +38,14 @@ def same(left, right):
     return all(torch.equal(a, b) for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True))
 
 
+@pytest.fixture(autouse=True)
+def _listening():
+    """A shell that starts tests in the background lets them ignore Ctrl-C; here it is listened to."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
 

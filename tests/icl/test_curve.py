@@ -186,7 +186,7 @@ def test_frame_and_differences(curve):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ["magic"]}, r"methods \['magic'\]: .*choose among structured, sequential"),
+        ({"methods": ["magic"]}, r"methods \['magic'\]: .*choose among structured, windows"),
         ({"methods": []}, "none given"),
         ({"k": []}, "give one or more whole numbers"),
         ({"k": [-1]}, r"k is \[-1\]"),

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lmops_lab import icl_curve
 from lmops_lab.cli import main
@@ -26,6 +27,20 @@ from lmops_lab.icl.results import Sweep
 from lmops_lab.icl.sweep import plan_sweep, run_sweep, start_sweep
 from lmops_lab.icl.tasks import load_task
 from lmops_lab.runs.jobs import FolderBusyError, Job, one_writer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Sums over several threads may differ in the last bit; equality to the bit is promised for equal threads only."""
+    before, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    yield
+    torch.set_num_threads(before)
+    if setting is None:
+        del os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ["OMP_NUM_THREADS"] = setting
 
 
 @pytest.fixture(scope="module")
