@@ -156,7 +156,8 @@ def read_metrics(folder: Path) -> dict[str, Metric]:
                 found[name] = Metric(row["accuracy"], row["low"], row["high"])
     if (folder / METRICS).is_file():
         for name, parts in json.loads((folder / METRICS).read_text(encoding="utf-8")).items():
-            found[name] = Metric(**{part: _number(number) for part, number in parts.items()})
+            numbers: dict[str, Any] = {part: _number(number) for part, number in parts.items()}
+            found[name] = Metric(**numbers)
     return found
 
 
