@@ -38,14 +38,14 @@ class Recipe:
     vision_layers: int = 4
     patch: int = 8
     autoencoder_channels: tuple[int, ...] = (16, 32, 64)
-    latent_channels: int = 4
-    unet_channels: tuple[int, ...] = (48, 96, 160)
+    latent_channels: int = 6
+    unet_channels: tuple[int, ...] = (32, 80, 160)
     recogniser_width: int = 32
-    recogniser: Length = Length(2_500, 64, 2e-3)
-    autoencoder: Length = Length(24_000, 8, 1e-3)
-    contrastive: Length = Length(4_000, 96, 1e-3)
+    recogniser: Length = Length(1_500, 64, 2e-3)
+    autoencoder: Length = Length(9_000, 4, 1e-3)
+    contrastive: Length = Length(2_500, 96, 1e-3)
     aesthetic: Length = Length(3_000, 256, 1e-3)
-    diffusion: Length = Length(18_000, 48, 6e-4)
+    diffusion: Length = Length(8_000, 32, 6e-4)
 
     def __post_init__(self) -> None:
         for name in ("scenes", "held_out", "shard"):
