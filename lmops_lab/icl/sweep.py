@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import re
 import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from lmops_lab.files import write_text
+from lmops_lab.files import sweep_leftovers, write_text
 from lmops_lab.icl import cells, experiment
 from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
 from lmops_lab.icl.experiment import keep, run_points
@@ -130,7 +129,8 @@ def run_sweep(
         check_folder(folder)
         plan = plan_sweep(grid, tasks)
         with one_writer(folder):
-            _remove_leftovers(folder)
+            for place in (folder, folder / CELLS):  # of a process that was killed; nobody else writes here now
+                sweep_leftovers(place)
             store = CellStore(folder / CELLS)
             missing = missing_points(plan, store) if only_missing else {point.name for point in plan.points}
             _check_space(folder, plan, missing)
@@ -234,13 +234,6 @@ def _run_here(works: Sequence[Work], threads: int | None, report: Reporter) -> G
 
 def _words(point: Point) -> str:
     return " ".join(f"{name}={value}" for name, value in point.settings.items() if value is not None)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left; nobody else writes here now."""
-    for path in (*folder.glob(".*"), *(folder / CELLS).glob(".*")):
-        if re.fullmatch(r"\..+\.[a-z0-9_]{8}\.(parquet|json|csv)", path.name):
-            path.unlink(missing_ok=True)
 
 
 def needed_space(plan: SweepPlan, names: set[str]) -> int:

@@ -1,0 +1,82 @@
+"""Digests: one changed byte in what this package stores is noticed when it is read.
+
+Against damage, not against intent: whoever edits a file on purpose can compute its digest, too.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmops_lab.files import file_hash, write_text
+
+DIGEST = "digest"
+
+
+class DamagedRecordError(ValueError):
+    """A stored record that is not, byte for byte, what was written."""
+
+
+def digest_of(about: Any, *arrays: NDArray[Any]) -> str:
+    """Hash of plain JSON values and of arrays with their types and shapes: 32 hexadecimal digits.
+
+    >>> digest_of({"k": 4}) == digest_of({"k": 4}, np.zeros(0))
+    False
+    """
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+    for array in arrays:
+        digest.update(f"\0{array.dtype.str}{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as a JSON object that ends with its own digest, atomically."""
+    write_text(path, _text(content))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote, without the digest.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        DamagedRecordError: anything in it differs from what was written, white space included.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        content.pop(DIGEST)
+        same = _text(content) == text
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedRecordError(f"{str(path)!r} is no whole record ({type(error).__name__}: {error})") from error
+    if not same:
+        raise DamagedRecordError(f"{str(path)!r} is not what was written (wrong digest): it was damaged or edited")
+    return dict(content)
+
+
+def file_digests(paths: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of several files, by name."""
+    return {name: file_hash(path) for name, path in paths.items()}
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Compare files with the digests that were taken when they were written.
+
+    Raises:
+        DamagedRecordError: naming the first that is missing or differs.
+    """
+    for name, expected in digests.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedRecordError(f"{str(path)!r} is missing, which belongs to the record beside it")
+        if file_hash(path) != expected:
+            raise DamagedRecordError(f"{str(path)!r} is not what was written (wrong hash): it was damaged or edited")
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(content))  # as it will be read: keys are text, tuples are lists
+    return json.dumps({**plain, DIGEST: digest_of(plain)}, indent=1) + "\n"
