@@ -5,16 +5,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lmops_lab.digests import digest_of
 from lmops_lab.files import atomic_file, write_text
 
-FORMAT = "lmops-lab cell 2"
+FORMAT = "lmops-lab cell 3"
 
 # What identifies a cell to a reader, as columns of its file, with their Arrow types. Empty where a setting has no
 # bearing: a zero-shot point has no seed, one long prompt no group size.
@@ -79,32 +80,59 @@ def cell_name(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{FORMAT} {text}".encode()).hexdigest()[:24]
 
 
+class Stored(NamedTuple):
+    """A cell as its file holds it: the scores, the whole table with its settings, and what the file says of itself."""
+
+    cell: Cell
+    table: pa.Table
+    about: dict[str, Any]
+
+
+def read_about(metadata: Mapping[bytes, bytes], name: str) -> dict[str, Any]:
+    """What a cell's file says of itself (settings, labels, cost, configuration), from its schema's metadata.
+
+    Raises:
+        KeyError, ValueError: none of this version's, or damaged.
+    """
+    about = json.loads(metadata[b"lmops_lab"])
+    if about["format"] != FORMAT or digest_of([name, about]) != metadata[b"digest"].decode():
+        raise ValueError(f"cell {name} is damaged or has another format ({about['format']}, this is {FORMAT})")
+    return dict(about)
+
+
 @dataclass(frozen=True)
 class CellStore:
     """A folder of finished cells: `<hash>.parquet` with the scores, `<hash>.json` with the configuration and cost.
 
     The Parquet file is written last and in one step, so where it is, the cell is finished. It holds one row group, with
-    checksums: a damaged file is noticed and scored again.
+    checksums of its pages, and digests of its numbers and of what it says of them: a damaged file is noticed and scored
+    again.
     """
 
     folder: Path
 
     def read(self, name: str) -> Cell | None:
         """A finished cell, or None. A file that cannot be read counts as missing and is written again."""
+        stored = self.stored(name)
+        return None if stored is None else stored.cell
+
+    def stored(self, name: str) -> "Stored | None":
+        """A finished cell with its whole table, or None; see `read`."""
         try:
             table = pq.ParquetFile(self.folder / f"{name}.parquet", page_checksum_verification=True).read()
-            about = json.loads(table.schema.metadata[b"lmops_lab"])
-            scores = np.array(table["scores"].to_pylist(), dtype=np.float32)
-            asked = np.array(table["query"].to_pylist(), dtype=np.int64)
-            gold = np.array(table["gold"].to_pylist(), dtype=np.int64)
+            about = read_about(table.schema.metadata, name)
+            rows = table.num_rows
+            scores = table["scores"].combine_chunks().flatten().to_numpy().reshape(rows, -1)
+            asked, gold = table["query"].to_numpy(), table["gold"].to_numpy()
             cost = Cost(**about["cost"])
             at = about["method"], about["k"], about["seed"]
-        except FileNotFoundError:
-            return None
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+            if about["numbers"] != digest_of(name, scores, asked, gold):
+                return None
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # a missing file is an OSError
             return None
         real = asked >= 0
-        return Cell(*at, scores[real], scores[~real], gold[real], asked[real], cost)
+        cell = Cell(*at, scores[real], scores[~real], gold[real], asked[real], cost)
+        return Stored(cell, table, about)
 
     def write(
         self,
@@ -132,16 +160,20 @@ class CellStore:
             "cost": asdict(cell.cost),
             "config": dict(config),
         }
-        write_text(self.folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
         rows = len(cell.gold) + len(cell.content_free)
         without = np.full(len(cell.content_free), -1)
+        asked, gold = (np.concatenate([part, without]) for part in (cell.queries, cell.gold))
+        scores = np.concatenate([cell.scores, cell.content_free]).astype(np.float32)
+        about["numbers"] = digest_of(name, scores, asked, gold)
+        write_text(self.folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
         columns = {"cell": pa.array([name] * rows)}
         columns |= {column: pa.array([known.get(column)] * rows, kind) for column, kind in SETTINGS.items()}
         columns |= {
-            "query": pa.array(np.concatenate([cell.queries, without])),
-            "gold": pa.array(np.concatenate([cell.gold, without])),
-            "scores": pa.array(np.concatenate([cell.scores, cell.content_free]).tolist(), pa.list_(pa.float32())),
+            "query": pa.array(asked),
+            "gold": pa.array(gold),
+            "scores": pa.array(scores.tolist(), pa.list_(pa.float32())),
         }
-        table = pa.table(columns).replace_schema_metadata({"lmops_lab": json.dumps(about)})
+        metadata = {"lmops_lab": json.dumps(about), "digest": digest_of([name, about])}
+        table = pa.table(columns).replace_schema_metadata(metadata)
         with atomic_file(self.folder / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, row_group_size=max(rows, 1), write_page_checksum=True)

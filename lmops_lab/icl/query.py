@@ -1,18 +1,19 @@
 """Ask stored results in SQL: DuckDB over the Parquet files of finished cells."""
 
-import json
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
-from lmops_lab.icl.cells import FORMAT, SETTINGS, CellStore
+from lmops_lab.icl.cells import SETTINGS, CellStore, Stored, read_about
 from lmops_lab.icl.grid import nearest
 
 VIEWS = {
@@ -41,18 +42,18 @@ def query(sql: str, folders: Sequence[Path | str] = ("runs",)) -> pd.DataFrame:
         FileNotFoundError: no finished cell.
         ValueError: SQL that DuckDB refuses, or no readable cell of this version.
     """
-    files = find_cells(folders)
+    found = _found(folders)
     with duckdb.connect() as database:
         shown = ", ".join(SETTINGS)
-        database.register("about", _about(files))
+        database.register("about", _about(found))
         settled = f"select cell, {shown}, * exclude (cell, {shown}, labels) from about"  # noqa: S608 - as above
         database.execute(f"create view cells as {settled}")
+        stored = [*_read(found)] if _names("scores", sql) or _names("answers", sql) else []
         if _names("scores", sql):
-            stored = database.read_parquet([str(file) for file in files])
-            database.register("stored", stored.to_arrow_table())
+            database.register("stored", pa.concat_tables([one.table.replace_schema_metadata() for one in stored]))
             database.execute(f"create view scores as {_SCORES}")
         if _names("answers", sql):
-            database.register("answers", _answers(files))
+            database.register("answers", _answers(stored))
         try:
             return database.sql(sql).df()
         except (duckdb.CatalogException, duckdb.BinderException) as error:
@@ -75,7 +76,12 @@ def find_cells(folders: Sequence[Path | str]) -> list[Path]:
     Raises:
         FileNotFoundError: a folder that does not exist, or none with a cell of this version.
     """
-    found: dict[str, Path] = {}
+    return [file for file, _ in _found(folders)]
+
+
+def _found(folders: Sequence[Path | str]) -> list[tuple[Path, dict[str, Any]]]:
+    """Files of finished cells and what they say of themselves; each file's end is read once."""
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
     old = 0
     for folder in map(Path, folders):
         if not folder.is_dir():
@@ -83,9 +89,11 @@ def find_cells(folders: Sequence[Path | str]) -> list[Path]:
         for path in sorted(folder.rglob("*.parquet")):
             if not re.fullmatch(r"[0-9a-f]{24}", path.stem):
                 continue
-            if _format(path) == FORMAT:
-                found.setdefault(path.stem, path)
-            else:
+            if path.stem in found:
+                continue
+            try:
+                found[path.stem] = path, read_about(pq.read_schema(path).metadata or {}, path.stem)
+            except (OSError, ValueError, KeyError, TypeError):  # pyarrow's own errors are ValueErrors
                 old += 1
     if not found:
         where = ", ".join(map(str, folders))
@@ -95,52 +103,53 @@ def find_cells(folders: Sequence[Path | str]) -> list[Path]:
     return list(found.values())
 
 
-def _format(path: Path) -> str:
-    try:
-        return str(_metadata(path)["format"])
-    except (OSError, ValueError, KeyError, TypeError):  # pyarrow's own errors are ValueErrors
-        return ""
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    return json.loads(pq.read_schema(path).metadata[b"lmops_lab"])
-
-
-def _about(files: Sequence[Path]) -> pd.DataFrame:
+def _about(found: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
     rows = []
-    for file in files:
-        about = _metadata(file)
+    for file, about in found:
         shown = {name: about["settings"].get(name) for name in SETTINGS}
         rest = {"queries": about["queries"], **about["cost"], "labels": about["labels"], "file": str(file)}
         rows.append({"cell": file.stem, **shown, **rest})
     return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "group_size": "Int64", "balanced": "boolean"})
 
 
-def _answers(files: Sequence[Path]) -> pd.DataFrame:
-    frames = []
-    for file in files:
-        cell, about = CellStore(file.parent).read(file.stem), _metadata(file)
-        if cell is None:  # damaged since it was found
-            continue
+def _read(found: Sequence[tuple[Path, dict[str, Any]]]) -> Iterator[Stored]:
+    """The cells themselves, each checked; damaged ones are left out like missing ones, with a warning."""
+    damaged = []
+    for file, _ in found:
+        stored = CellStore(file.parent).stored(file.stem)
+        if stored is None:
+            damaged.append(file)
+        else:
+            yield stored
+    if damaged:
+        some = ", ".join(str(file) for file in damaged[:3])
+        if len(damaged) == len(found):
+            raise FileNotFoundError(f"all {len(damaged)} cells are damaged ({some}); run their sweep again")
+        warnings.warn(f"{len(damaged)} damaged cells are left out ({some}); run their sweep again", stacklevel=4)
+
+
+def _answers(stored: Sequence[Stored]) -> pd.DataFrame:
+    """One row a cell, calibration and query. Whole columns: a frame a cell would take most of the time."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("calibration", "query", "gold", "answer", "correct")}
+    settled: list[tuple[Any, ...]] = []
+    for cell, table, about in stored:
         labels = np.array(about["labels"] or [str(i) for i in range(cell.scores.shape[1])])
-        shown = {name: about["settings"].get(name) for name in SETTINGS}
         for calibration in CALIBRATIONS:
             answer = calibrate(calibration, cell.scores, cell.content_free).argmax(-1)
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "cell": file.stem,
-                        **shown,
-                        "calibration": calibration,
-                        "query": cell.queries,
-                        "gold": labels[cell.gold],
-                        "answer": labels[answer],
-                        "correct": answer == cell.gold,
-                    }
-                )
-            )
-    frame = pd.concat(frames, ignore_index=True)
-    return frame.astype({"k": "Int64", "seed": "Int64", "group_size": "Int64", "balanced": "boolean"})
+            columns["calibration"].append(calibration)
+            columns["query"].append(cell.queries)
+            columns["gold"].append(labels[cell.gold])
+            columns["answer"].append(labels[answer])
+            columns["correct"].append(answer == cell.gold)
+            settled.append((table["cell"][0].as_py(), *(about["settings"].get(name) for name in SETTINGS)))
+    counts = [len(part) for part in columns["query"]]
+    whole = {"k": "Int64", "seed": "Int64", "group_size": "Int64", "balanced": "boolean"}
+    first = pd.DataFrame(settled, columns=["cell", *SETTINGS]).astype(whole)
+    first["calibration"] = columns.pop("calibration")
+    frame = first.loc[np.repeat(first.index, counts)].reset_index(drop=True)
+    for name, parts in columns.items():
+        frame[name] = np.concatenate(parts)
+    return frame
 
 
 def format_results(sql: str, folders: Sequence[Path | str], form: str = "text") -> str:
