@@ -6,4 +6,7 @@ from widgets.icl_curve import ICLCurveExplorer
 from widgets.prompt_comparison import PromptComparison
 from widgets.sweep_monitor import SweepMonitor
 
-__all__ = ["BlindVote", "GroupAttention", "ICLCurveExplorer", "PromptComparison", "SweepMonitor"]
+# The short name; the long one keeps it apart from lmops_lab.icl.ICLCurve, the results it shows.
+ICLCurve = ICLCurveExplorer
+
+__all__ = ["BlindVote", "GroupAttention", "ICLCurve", "ICLCurveExplorer", "PromptComparison", "SweepMonitor"]

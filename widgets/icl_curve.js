@@ -3,6 +3,7 @@
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe-Ito
 const MARKS = ["circle", "square", "triangle", "diamond"];
 const DASHES = { 0: "", 1: "7 4", 2: "2 3", 3: "9 3 2 3" };
+const REACH = 16; // how near the mouse must be to a point, in pixels of the screen
 const W = 860, H = 400, LEFT = 56, RIGHT = 190, TOP = 14, BOTTOM = 46;
 
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits).replace("-", "\u2212")} %`;
@@ -89,7 +90,7 @@ function render({ model, el: root }) {
       parts.push(el("svg:text", { x: X(k), y: H - BOTTOM + 19, "text-anchor": "middle" }, k.toLocaleString("en")));
     }
     parts.push(el("svg:text", { x: (LEFT + W - RIGHT) / 2, y: H - 6, "text-anchor": "middle" }, "demonstrations in context (log scale, with a place for 0)"));
-    const ends = [], marks = [];
+    const ends = [], marks = [], spots = [];
     for (const one of lines) {
       const { colour, dash, mark: kind } = look(one.name);
       if (one.points.length > 1) {
@@ -112,7 +113,7 @@ function render({ model, el: root }) {
           tip.style.top = `${Y(p.mean) * scale + 12}px`;
         };
         marks.push(el("svg:g", { class: "ll-point", tabindex: 0, role: "button", "aria-label": text, "aria-pressed": String(on[0] === one.number && on[1] === p.k), "data-point": `${one.number}:${p.k}`,
-          on: { click: open, mouseenter: tell, mouseleave: () => { tip.hidden = true; }, focus: tell, blur: () => { tip.hidden = true; },
+          on: { focus: tell, blur: () => { tip.hidden = true; },
             keydown: (event) => {
               if (event.key === "Enter" || event.key === " ") open();
               else if (event.key === "Escape") put(model, { selected: [] });
@@ -123,8 +124,8 @@ function render({ model, el: root }) {
               event.preventDefault();
               event.stopPropagation();
             } } },
-        bar, dots, mark(kind, X(p.k), Y(p.mean), 5, { fill: colour }), el("svg:circle", { class: "ll-ring", cx: X(p.k), cy: Y(p.mean), r: 10, stroke: colour }),
-        el("svg:circle", { cx: X(p.k), cy: Y(p.mean), r: 12, fill: "transparent" })));
+        bar, dots, mark(kind, X(p.k), Y(p.mean), 5, { fill: colour }), el("svg:circle", { class: "ll-ring", cx: X(p.k), cy: Y(p.mean), r: 10, stroke: colour })));
+        spots.push({ x: X(p.k), y: Y(p.mean), tell, open, node: marks[marks.length - 1] });
       });
       const end = one.points[one.points.length - 1];
       ends.push({ x: X(end.k), y: Y(end.mean), text: lineName(one.name), colour });
@@ -139,7 +140,25 @@ function render({ model, el: root }) {
       parts.push(alone ? el("svg:line", { x1: end.x + 12, x2: W - RIGHT + 4, y1: end.y, y2: y, stroke: end.colour, "stroke-width": 0.8, opacity: 0.45 }) : null);
       parts.push(el("svg:text", { class: "ll-name", x: W - RIGHT + 8, y: y + 4, style: { fill: end.colour } }, end.text.length > 26 ? `${end.text.slice(0, 25)}\u2026` : end.text, el("svg:title", {}, end.text)));
     }
-    replace(canvas, el("svg:svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "accuracy against the number of demonstrations" }, parts, marks));
+    // The mouse finds the nearest point: where lines meet, marks cover one another and could not be hit by themselves.
+    const nearest = (event) => {
+      const box = svg.getBoundingClientRect(), scale = box.width / W;
+      const far = (spot) => Math.hypot(event.clientX - box.left - spot.x * scale, event.clientY - box.top - spot.y * scale);
+      const best = spots.reduce((a, b) => (far(b) < far(a) ? b : a));
+      return far(best) <= REACH ? best : null;
+    };
+    let near = null;
+    const approach = (spot) => {
+      if (spot === near) return;
+      near?.node.classList.remove("ll-near");
+      near = spot;
+      if (!near) { tip.hidden = true; return; }
+      near.node.classList.add("ll-near");
+      near.tell();
+    };
+    const svg = el("svg:svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "accuracy against the number of demonstrations",
+      on: { mousemove: (event) => approach(nearest(event)), mouseleave: () => approach(null), click: (event) => nearest(event)?.open() } }, parts, marks);
+    replace(canvas, svg);
     if (focused) canvas.querySelector(`[data-point="${focused}"]`)?.focus();
   }
 
