@@ -13,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lmops_lab.attention.files import tensors_digest
 from lmops_lab.files import atomic_file, cache_folder
+
+_SIDES = ("keys", "values")
 
 
 @dataclass
@@ -21,7 +24,7 @@ class GroupCache:
     """A folder of encoded groups, one safetensors file each, least recently used ones removed beyond a size.
 
     A group's name is a hash of all that its keys depend on: model, revision, dtype, BOS policy, shared prefix, first
-    position and tokens. A file that cannot be read is dropped and encoded again.
+    position and tokens. A file that cannot be read, or whose digest is wrong, is dropped and encoded again.
 
     Attributes:
         folder: where the files are.
@@ -44,8 +47,11 @@ class GroupCache:
         path = self.folder / name
         try:
             with safe_open(path, framework="pt") as stored:
-                for side, layers in (("keys", keys), ("values", values)):
-                    tensor = stored.get_tensor(side)  # [layers, kv_heads, tokens, dim]
+                tensors = {side: stored.get_tensor(side) for side in _SIDES}  # [layers, kv_heads, tokens, dim]
+                if (stored.metadata() or {}).get("digest") != tensors_digest(tensors, name):
+                    raise ValueError(f"{path} is damaged")  # noqa: TRY301
+                for side, layers in zip(_SIDES, (keys, values), strict=True):
+                    tensor = tensors[side]
                     for layer, target in zip(tensor, layers, strict=True):
                         if target[:, columns].shape != layer.shape or target.dtype != layer.dtype:
                             raise ValueError(f"{path} does not fit")  # noqa: TRY301
@@ -67,12 +73,12 @@ class GroupCache:
         """Store the group in these columns. A full disk costs the cache entry, never the run."""
         tensors = {
             side: torch.stack([layer[:, columns] for layer in layers]).cpu()
-            for side, layers in (("keys", keys), ("values", values))
+            for side, layers in zip(_SIDES, (keys, values), strict=True)
         }
         try:
             self.trim(room_for=sum(t.nbytes for t in tensors.values()))
             with atomic_file(self.folder / name) as temporary:
-                save_file(tensors, temporary)
+                save_file(tensors, temporary, metadata={"digest": tensors_digest(tensors, name)})
         except (OSError, SafetensorError):
             return
 

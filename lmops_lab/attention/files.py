@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 from lmops_lab.attention.context import GroupedContext
 from lmops_lab.files import atomic_file
 
-FORMAT = 2
+FORMAT = 3
 _FIELDS = ("prefix_tokens", "group_tokens", "group_examples", "end", "bos", "model", "example_tokens")
 _SIDES = ("keys", "values", "key_scales", "value_scales")
 
@@ -28,9 +29,10 @@ def save_context(context: GroupedContext, path: Path | str) -> Path:
     """
     path = Path(path)
     about = {name: getattr(context, name) for name in _FIELDS}
+    about = json.loads(json.dumps(about))  # as it will be read: tuples are lists
     about |= {"format": FORMAT, "versions": {name: version(name) for name in ("lmops-lab", "torch", "transformers")}}
     tensors = {f"{side}.{i}": t.contiguous() for side in _SIDES for i, t in enumerate(getattr(context, side))}
-    about["digest"] = _digest(tensors)
+    about["digest"] = tensors_digest(tensors, about)
     with atomic_file(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"lmops_lab": json.dumps(about)})
@@ -63,10 +65,11 @@ def load_context(path: Path | str, model: str, device: str = "cpu") -> GroupedCo
                     f"{path.name} was encoded by {about['model']}, not by {model}; encode the demonstrations again"
                 )
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            if _digest(tensors) != about["digest"]:
+            digest = about.pop("digest")
+            if tensors_digest(tensors, about) != digest:
                 raise ValueError(
-                    f"the tensors of {path.name} are not those that were saved (wrong hash); encode the demonstrations "
-                    "again"
+                    f"the contents of {path.name} are not those that were saved (wrong hash); "
+                    "encode the demonstrations again"
                 )
     except (SafetensorError, KeyError, TypeError, struct.error, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} is no whole context file ({error}); encode the demonstrations again") from error
@@ -84,10 +87,11 @@ def _layers(tensors: dict[str, Tensor], side: str) -> int:
     return sum(name.rpartition(".")[0] == side for name in tensors)
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Hash of all numbers, so that one flipped bit is noticed (a gigabyte takes about a second)."""
-    digest = hashlib.blake2b(digest_size=16)
+def tensors_digest(tensors: Mapping[str, Tensor], about: Any = None) -> str:
+    """Hash of named tensors, their types and shapes included, and of what is said of them (a second a gigabyte)."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        tensor = tensors[name].contiguous().cpu()
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]

@@ -47,7 +47,7 @@ def test_other_files_and_newer_formats_are_refused(tiny, context, tmp_path):
         about = json.loads(stored.metadata()["lmops_lab"]) | {"format": 99}
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     save_file(tensors, path, metadata={"lmops_lab": json.dumps(about)})
-    with pytest.raises(ValueError, match="format 99, this version reads up to 2; upgrade"):
+    with pytest.raises(ValueError, match="format 99, this version reads up to 3; upgrade"):
         load_context(path, tiny.fingerprint)
 
 
