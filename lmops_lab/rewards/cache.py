@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import sqlite3
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,10 @@ def picture_hash(image: Image.Image) -> str:
 
 @dataclass(frozen=True)
 class RewardCache:
-    """Scores in one SQLite file, which several processes may share. A file that is no database is started anew.
+    """Scores in one SQLite file, which several processes may share.
+
+    Every score has a check of its own, for SQLite has none: a damaged score counts as missing, and a file that is no
+    whole database is started anew.
 
     Attributes:
         path: the file.
@@ -30,22 +34,40 @@ class RewardCache:
 
     def read(self, keys: Sequence[str]) -> list[float | None]:
         """The score of every key, or None."""
-        with self._open() as database:
-            rows = [
-                database.execute("SELECT score FROM scores WHERE name = ?", (_name(key),)).fetchone() for key in keys
-            ]
-        return [None if row is None else float(row[0]) for row in rows]
+        found: dict[str, float] = {}
+        names = [_name(key) for key in keys]
+        try:
+            with self._open() as database:
+                for name in names:
+                    row = database.execute("SELECT score, mark FROM checked WHERE name = ?", (name,)).fetchone()
+                    if row is not None and isinstance(row[0], float) and row[1] == _mark(name, row[0]):
+                        found[name] = row[0]
+        except sqlite3.OperationalError:  # busy, or a disk that cannot be read: not the file's fault
+            raise
+        except sqlite3.DatabaseError:  # damaged inside
+            self.path.unlink(missing_ok=True)
+            return [None] * len(names)
+        return [found.get(name) for name in names]
 
     def write(self, scores: Mapping[str, float]) -> None:
         """Keep scores."""
+        rows = [(name, float(score), _mark(name, score)) for key, score in scores.items() if (name := _name(key))]
+        try:
+            self._insert(rows)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # damaged inside
+            self.path.unlink(missing_ok=True)
+            self._insert(rows)
+
+    def _insert(self, rows: Sequence[tuple[str, float, str]]) -> None:
         with self._open() as database:
-            rows = [(_name(key), score) for key, score in scores.items()]
-            database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", rows)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        table = "CREATE TABLE IF NOT EXISTS scores (name TEXT PRIMARY KEY, score REAL)"
+        table = "CREATE TABLE IF NOT EXISTS checked (name TEXT PRIMARY KEY, score REAL, mark TEXT)"
         database = sqlite3.connect(self.path, timeout=30)
         try:
             database.execute(table)
@@ -62,6 +84,10 @@ class RewardCache:
                 yield database
         finally:
             database.close()
+
+
+def _mark(name: str, score: float) -> str:
+    return hashlib.sha256(name.encode() + struct.pack("<d", score)).hexdigest()[:16]
 
 
 def _name(key: str) -> str:
