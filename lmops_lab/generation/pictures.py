@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from lmops_lab.digests import read_record, write_record
 from lmops_lab.files import atomic_folder
 from lmops_lab.generation.png import read_picture, write_picture
 from lmops_lab.generation.recipe import Recipe
@@ -207,8 +208,7 @@ class ImageGrid:
                     write_picture(temporary / name, picture.recipe, picture.image, picture.flagged)
                 names.append(name)
             axes = [{"name": axis.name, "points": list(axis.points)} for axis in self.axes]
-            text = json.dumps({"axes": axes, "pictures": names}, indent=1)
-            (temporary / _MANIFEST).write_text(text, encoding="utf-8")
+            write_record(temporary / _MANIFEST, {"axes": axes, "pictures": names})
             (temporary / "sheet.png").write_bytes(self._repr_png_())
             self.to_frame().assign(file=names).to_csv(temporary / "grid.csv", index=False)
             temporary.chmod(0o755)
@@ -220,14 +220,16 @@ class ImageGrid:
 
         Raises:
             FileNotFoundError: a folder without a grid.
-            ValueError: a picture without provenance.
+            ValueError: a picture without provenance or with other pixels than were written, or a damaged list.
         """
         folder = Path(folder)
         if not (folder / _MANIFEST).is_file():
             raise FileNotFoundError(f"{str(folder)!r} holds no {_MANIFEST}; give a folder that ImageGrid.save wrote")
-        about: Mapping[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        about: Mapping[str, Any] = read_record(folder / _MANIFEST)
         pictures = []
         for name in about["pictures"]:
             made, image = read_picture(folder / name)
+            if not made.intact:
+                raise ValueError(f"the pixels of {str(folder / name)!r} are not those that were written; make it again")
             pictures.append(Picture(made.recipe, image, made.flagged, folder / name, reused=True))
         return cls(tuple(Axis(axis["name"], tuple(axis["points"])) for axis in about["axes"]), tuple(pictures))

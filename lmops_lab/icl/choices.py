@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from lmops_lab.attention.context import GroupedContext, OwnWeight
+from lmops_lab.digests import digest_of
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import Scores
 from lmops_lab.icl.loaders import nearest
@@ -18,7 +19,7 @@ from lmops_lab.icl.prompts import PromptTokens
 from lmops_lab.icl.tasks import MULTIPLE_CHOICE, Example, Task, template_fields
 from lmops_lab.models import LanguageModel
 
-FORMAT = "lmops-lab choices 1"
+FORMAT = "lmops-lab choices 2"
 LENGTHS = ("sum", "mean", "characters", "pmi")
 
 
@@ -68,8 +69,9 @@ class ChoiceScores:
         questions, choices = np.nonzero(~np.isnan(self.scores))
         columns = {name: getattr(self, name)[questions, choices] for name in _VALUES}
         table = pa.table({"question": questions, "choice": choices, "gold": self.gold[questions], **columns})
+        about = {"lmops_lab": FORMAT, "digest": _digest(table)}
         with atomic_file(path) as temporary:
-            pq.write_table(table.replace_schema_metadata({"lmops_lab": FORMAT}), temporary)
+            pq.write_table(table.replace_schema_metadata(about), temporary)
         return path
 
     @classmethod
@@ -78,12 +80,14 @@ class ChoiceScores:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a file that something else wrote.
+            ValueError: a file that something else wrote, or a damaged one.
         """
         table = pq.read_table(path)
         found = (table.schema.metadata or {}).get(b"lmops_lab", b"").decode()
         if found != FORMAT:
             raise ValueError(f"{str(path)!r} is no {FORMAT!r} file but {found!r}; score the questions again")
+        if table.schema.metadata.get(b"digest", b"").decode() != _digest(table):
+            raise ValueError(f"{str(path)!r} is not what was written (wrong digest); score the questions again")
         questions, choices, gold = (table[name].to_numpy() for name in ("question", "choice", "gold"))
         arrays = {name: np.full((questions.max() + 1, choices.max() + 1), np.nan) for name in _VALUES}
         for name, array in arrays.items():
@@ -92,6 +96,10 @@ class ChoiceScores:
 
 
 _VALUES = ("scores", "unconditional", "tokens", "characters")
+
+
+def _digest(table: pa.Table) -> str:
+    return digest_of(table.column_names, *(column.to_numpy() for column in table.columns))
 
 
 def score_choices(

@@ -1,7 +1,6 @@
 """The accuracy curve: in-context-learning accuracy against the number of demonstrations, with its uncertainty."""
 
 import functools
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lmops_lab.files import atomic_file, write_text
+from lmops_lab.digests import check_files, file_digests, read_record, write_record
+from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
 from lmops_lab.icl.cells import Cell
 from lmops_lab.icl.statistics import Interval, accuracy, paired_difference
@@ -170,7 +170,8 @@ class ICLCurve:
                 for c in self.cells
             ],
         }
-        write_text(paths["manifest.json"], json.dumps(manifest, indent=1) + "\n")
+        manifest["files"] = file_digests({name: path for name, path in paths.items() if path.suffix == ".parquet"})
+        write_record(paths["manifest.json"], manifest)
         return paths
 
     @classmethod
@@ -179,6 +180,7 @@ class ICLCurve:
 
         Raises:
             FileNotFoundError: no saved curve in this folder.
+            DamagedRecordError: (a ValueError) the manifest or the results are not what was written.
         """
         from lmops_lab.icl.cells import Cost
 
@@ -187,7 +189,8 @@ class ICLCurve:
             raise FileNotFoundError(
                 f"{str(folder)!r} holds no saved curve (manifest.json); run icl_curve(...).save there"
             )
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_record(folder / "manifest.json")
+        check_files(folder, manifest["files"])
         labels = tuple(manifest["labels"])
         long = pq.read_table(folder / "results.parquet").to_pandas()
         cells = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lmops_lab.digests import read_record
 from lmops_lab.files import atomic_file, write_text
 from lmops_lab.icl import cells, experiment
 from lmops_lab.icl.calibration import calibrate
@@ -15,7 +16,7 @@ from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.grid import Grid
 
-FORMAT = "lmops-lab sweep 1"
+FORMAT = "lmops-lab sweep 2"
 MANIFEST, CELLS = "sweep.json", "cells"
 
 
@@ -45,12 +46,13 @@ class Sweep:
     def table(self, calibrations: Sequence[str] | None = None) -> pd.DataFrame:
         """One row a cell and calibration: its settings and the accuracy over its queries."""
         rows = []
+        shown = calibrations or self.grid.calibration
         for name, settings, cell in self.cells():
-            for calibration in calibrations or self.grid.calibration:
+            for calibration in shown:
                 right = calibrate(calibration, cell.scores, cell.content_free).argmax(-1) == cell.gold
                 found = {"accuracy": float(right.mean()), "queries": len(cell.gold), "groups": cell.cost.groups}
-                shown = {column: settings.get(column) for column in SETTINGS}
-                rows.append({**shown, "calibration": calibration, **found, "cell": name})
+                columns = {column: settings.get(column) for column in SETTINGS}
+                rows.append({**columns, "calibration": calibration, **found, "cell": name})
         table = pd.DataFrame(rows)
         whole = {name: "Int64" for name in ("seed", "group_size") if name in table}  # whole numbers, or not applicable
         return table.astype(whole)
@@ -125,8 +127,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         fits = about["format"] == FORMAT and {"versions", "cell_format", "grid", "cells", "labels"} <= about.keys()
+        about = read_record(path) if fits else about
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); its cells are whole: run the sweep there again") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}); its cells may be whole: remove that file and run the sweep again"
+        ) from error
     if not fits:
         raise ValueError(f"{path} has format {about['format']!r}, this version reads {FORMAT!r}; use a new folder")
     return about

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lmops_lab.attention.context import GroupedContext, OwnWeight
+from lmops_lab.digests import digest_of
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import CALIBRATIONS, Scores, calibrate
 from lmops_lab.icl.channel import score_channel
@@ -25,7 +27,7 @@ from lmops_lab.icl.prompts import DOMAIN_TEXTS, PromptTokens
 from lmops_lab.icl.tasks import Example, Task
 from lmops_lab.models import LanguageModel
 
-FORMAT = "lmops-lab scores 1"
+FORMAT = "lmops-lab scores 2"
 LENGTHS = ("sum", "mean", "pmi")
 ALL_CALIBRATIONS = (*CALIBRATIONS, "domain")
 
@@ -83,8 +85,11 @@ class StoredScores:
                     }
                 )
             )
-        about = {"format": FORMAT, "labels": self.labels, "tokens": self.tokens.tolist()}
-        table = pa.concat_tables(tables).replace_schema_metadata({"lmops_lab": json.dumps(about)})
+        about = {"format": FORMAT, "labels": list(self.labels), "tokens": self.tokens.tolist()}
+        about["numbers"] = digest_of(None, *self._arrays())
+        table = pa.concat_tables(tables).replace_schema_metadata(
+            {"lmops_lab": json.dumps(about), "digest": digest_of(about)}
+        )
         with atomic_file(path) as temporary:
             pq.write_table(table, temporary)
         return path
@@ -95,17 +100,29 @@ class StoredScores:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a file that something else wrote.
+            ValueError: a file that something else wrote, or a damaged one.
         """
         table = pq.read_table(path)
-        about = json.loads((table.schema.metadata or {}).get(b"lmops_lab", b"{}"))
+        metadata = table.schema.metadata or {}
+        about = json.loads(metadata.get(b"lmops_lab", b"{}"))
         if about.get("format") != FORMAT:
             raise ValueError(f"{str(path)!r} is no {FORMAT!r} file but {about.get('format')!r}; score the task again")
         count = len(about["labels"])
         part, value, gold = (table[name].to_numpy() for name in ("part", "value", "gold"))
         arrays = {name: value[part == name].reshape(-1, count) for name in _PARTS}
         golds = {"gold": gold[part == "scores"][::count], "anchor_gold": gold[part == "anchors"][::count]}
-        return cls(tuple(about["labels"]), np.array(about["tokens"], np.int64), **arrays, **golds)
+        found = cls(tuple(about["labels"]), np.array(about["tokens"], np.int64), **arrays, **golds)
+        if digest_of(about) != metadata.get(b"digest", b"").decode() or about["numbers"] != digest_of(
+            None, *found._arrays()
+        ):
+            raise ValueError(f"{str(path)!r} is not what was written (wrong digest); score the task again")
+        return found
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        """All numbers in the order of the fields, as they are stored: nothing is [0, labels]."""
+        count = len(self.labels)
+        scores = [np.asarray(getattr(self, part), np.float64).reshape(-1, count) for part in _PARTS]
+        return [self.tokens.astype(np.int64), self.gold.astype(np.int64), self.anchor_gold.astype(np.int64), *scores]
 
 
 _PARTS = tuple(f.name for f in fields(StoredScores) if f.name not in ("labels", "tokens", "gold", "anchor_gold"))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from lmops_lab.digests import write_record
 from lmops_lab.files import sweep_leftovers, write_text
 from lmops_lab.icl import cells, experiment
 from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
@@ -189,7 +190,7 @@ def _write_manifest(folder: Path, plan: SweepPlan) -> None:
         "skipped": [list(entry) for entry in plan.skipped],
         "cells": {point.name: {name: point.settings.get(name) for name in SETTINGS} for point in plan.points},
     }
-    write_text(folder / MANIFEST, json.dumps(about, indent=1) + "\n")
+    write_record(folder / MANIFEST, about)
 
 
 def _load_task(task: str | Mapping[str, Any], given: Mapping[str, Task]) -> Task:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from lmops_lab.files import write_text
+from lmops_lab.digests import read_record, write_record
 
 STATUS, LOG, LOCK = "status.json", "log.txt", ".lock"
 FORMAT = "lmops-lab job 1"
@@ -225,10 +224,10 @@ _children: list["subprocess.Popen[bytes]"] = []
 def read_status(folder: Path) -> JobStatus | None:
     """The status in a folder, None where there is none; "lost" where its process is gone without a word."""
     try:
-        about = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+        about = read_record(folder / STATUS)
         about.pop("format")
         status = JobStatus(**about)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError):  # none, or damaged: the work itself does not depend on it
         return None
     _children[:] = [child for child in _children if child.poll() is None]
     here = status.host == socket.gethostname()
@@ -257,7 +256,7 @@ def stop_on_signals() -> None:
 
 
 def _write_status(folder: Path, status: JobStatus) -> None:
-    write_text(folder / STATUS, json.dumps({"format": FORMAT, **dataclasses.asdict(status)}, indent=1) + "\n")
+    write_record(folder / STATUS, {"format": FORMAT, **dataclasses.asdict(status)})
 
 
 def _birth(process: int) -> str:

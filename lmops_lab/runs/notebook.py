@@ -16,6 +16,7 @@ import nbformat
 import papermill
 from nbconvert import HTMLExporter
 
+from lmops_lab.digests import check_files, file_digests, read_record, write_record
 from lmops_lab.files import write_text
 from lmops_lab.runs import record
 from lmops_lab.runs.parameters import check_parameters, read_parameters
@@ -116,7 +117,7 @@ def run_notebook(
         "process": os.getpid(),
         "host": platform.node(),
     }
-    write_text(folder / STARTED, json.dumps(began, indent=1) + "\n")
+    write_record(folder / STARTED, began)
     (folder / FINISHED).unlink(missing_ok=True)  # of an earlier run: this one is not finished yet
     executed = folder / notebook.name
     started = datetime.now(UTC)
@@ -148,7 +149,8 @@ def run_notebook(
         "versions": record.versions(),
         "hardware": record.hardware(),
     }
-    write_text(folder / FINISHED, json.dumps(kept, indent=1) + "\n")
+    kept["files"] = file_digests({path.name: path for path in (executed, html)})
+    write_record(folder / FINISHED, kept)
     return Run(folder, executed, html, seconds)
 
 
@@ -166,16 +168,18 @@ def finished_run(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> R
 
 
 def run_in(folder: Path, notebook: Path, content: str) -> Run | None:
-    """The finished run in a folder, if its content hash is this one and its files are there."""
+    """The finished run in a folder, if its content hash is this one and its files are there as they were written."""
     folder = folder.resolve()
     executed = folder / notebook.name
     html = executed.with_suffix(".html")
     try:
-        kept = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        kept = read_record(folder / FINISHED)
         same, seconds = kept["content"] == content, float(kept["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        if same:
+            check_files(folder, kept["files"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it does not stand in for a new run
         return None
-    return Run(folder, executed, html, seconds, repeated=False) if same and executed.is_file() else None
+    return Run(folder, executed, html, seconds, repeated=False) if same else None
 
 
 def identity(notebook: Path, parameters: Mapping[str, Any]) -> str:
@@ -265,7 +269,7 @@ def next_folder(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> Pa
 def _interrupted(folder: Path, notebook: Path, parameters: Mapping[str, Any]) -> bool:
     """Whether a run of this notebook with these parameters began here and its process is gone."""
     try:
-        began = json.loads((folder / STARTED).read_text(encoding="utf-8"))
+        began = read_record(folder / STARTED)
         same = (began["notebook"], began["parameters"]) == (notebook.name, json.loads(json.dumps(dict(parameters))))
         process = int(began["process"])
         if began.get("host", platform.node()) != platform.node():

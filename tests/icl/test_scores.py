@@ -71,7 +71,7 @@ def test_the_store_is_one_file(stored, tmp_path):
     bare = StoredScores(stored.labels, stored.tokens, stored.scores, stored.gold)
     assert StoredScores.load(bare.save(tmp_path / "bare.parquet")).domain.shape == (0, 3)
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="is no 'lmops-lab scores 1' file"):
+    with pytest.raises(ValueError, match="is no 'lmops-lab scores 2' file"):
         StoredScores.load(tmp_path / "x.parquet")
 
 
@@ -204,7 +204,7 @@ def test_choices_are_kept_in_one_file(tiny, tmp_path):
         assert np.array_equal(again.read(length), scores.read(length))
     assert again.gold.tolist() == [1, 0]
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
-    with pytest.raises(ValueError, match="is no 'lmops-lab choices 1' file"):
+    with pytest.raises(ValueError, match="is no 'lmops-lab choices 2' file"):
         ChoiceScores.load(path)
 
 

@@ -1,6 +1,5 @@
 """Job folders: one writer, honest status, children that outlive their starter."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -10,6 +9,7 @@ import time
 
 import pytest
 
+from lmops_lab.digests import read_record, write_record
 from lmops_lab.runs.jobs import FolderBusyError, Job, Reporter, one_writer, read_status, start_job
 
 # A job without slow imports' worth of work: it counts to 100, one step a twentieth of a second.
@@ -97,9 +97,9 @@ def test_the_second_writer_is_refused_and_a_killed_one_holds_nothing(tmp_path):
 
 def test_a_number_that_another_process_has_now_is_not_the_job(tmp_path):
     with Reporter(tmp_path, 1):
-        about = json.loads((tmp_path / "status.json").read_text())
+        about = read_record(tmp_path / "status.json")
     about |= {"state": "running", "process": os.getpid(), "birth": "1"}
-    (tmp_path / "status.json").write_text(json.dumps(about))
+    write_record(tmp_path / "status.json", about)
     assert Job(tmp_path).status().state == "lost"
 
 
