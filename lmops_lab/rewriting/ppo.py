@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lmops_lab.digests import check_files, file_digests, read_record, write_record
 from lmops_lab.files import atomic_folder
 from lmops_lab.rewriting.decoding import Decoding, Hypothesis, decode
 from lmops_lab.rewriting.loading import MARKER, Loaded
@@ -322,15 +323,17 @@ class PPO:
             torch.save(state, temporary / "state.pt")
             facts = {"step": self.step, "coefficient": self.controller.coefficient, "curve": curve}
             facts["settings"] = asdict(self.settings)
-            (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+            facts["files"] = file_digests({"state.pt": temporary / "state.pt"})
+            write_record(temporary / "facts.json", facts)
 
     def restore(self, folder: Path) -> list[dict[str, float]]:
         """Go on from a folder that `save` wrote; returns the curve so far.
 
         Raises:
-            ValueError: the run there had other settings.
+            ValueError: the run there had other settings, or what it left is damaged.
         """
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        facts = read_record(folder / "facts.json")
+        check_files(folder, facts["files"])
         now = json.loads(json.dumps(asdict(self.settings)))
         if facts["settings"] != now:
             changed = [name for name in now if facts["settings"].get(name) != now[name]]

@@ -1,6 +1,7 @@
 """What every training on transformers' Trainer needs here: settings, checkpoints that are whole, curves, the result."""
 
 import errno
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import pandas as pd
 import torch
 from transformers import TrainerCallback
 
-from lmops_lab.files import atomic_file, write_text
+from lmops_lab.digests import check_files, file_digests, read_record, write_record
+from lmops_lab.files import atomic_file
 from lmops_lab.rewriting.rewriter import Rewriter
 
 COMPLETE = "complete"
@@ -71,7 +73,9 @@ class MarkComplete(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called after a checkpoint was written."""
         del control
-        write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        write_record(folder / COMPLETE, {"files": file_digests(files)})
 
 
 class SeedEveryStep(TrainerCallback):  # type: ignore[misc]
@@ -84,9 +88,16 @@ class SeedEveryStep(TrainerCallback):  # type: ignore[misc]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was written to its end."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The latest checkpoint that was written to its end and is undamaged."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    for checkpoint in sorted(complete, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        try:
+            check_files(checkpoint, read_record(checkpoint / COMPLETE)["files"])
+        except (OSError, ValueError, KeyError) as error:
+            warnings.warn(f"checkpoint {checkpoint.name} is passed over: {error}", stacklevel=2)
+        else:
+            return checkpoint
+    return None
 
 
 def trainer_settings(folder: Path, steps: int, save_every: int, seed: int) -> dict[str, Any]:
