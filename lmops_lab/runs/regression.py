@@ -16,6 +16,7 @@ from typing import Any, SupportsFloat
 import pyarrow.parquet as pq
 import yaml
 
+from lmops_lab.digests import DIGEST, digest_of
 from lmops_lab.files import atomic_file, cache_folder, write_text
 from lmops_lab.runs.grid import Job, Outcome, run_jobs
 from lmops_lab.runs.notebook import find_notebook
@@ -165,7 +166,7 @@ def read_baseline(folder: Path) -> Baseline:
     """Read `baseline.yaml`.
 
     Raises:
-        ValueError: naming the metric that cannot be read.
+        ValueError: naming the metric that cannot be read, or numbers that are not those that were measured.
     """
     path = folder / "baseline.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -180,7 +181,17 @@ def read_baseline(folder: Path) -> Baseline:
             metrics[name] = Expected(metric, kind, 0.0 if kind == "statistical" else float(entry[kind]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"metric {name!r} of {path.parent.name}/{path.name} cannot be read: {error}") from error
+    if content.get(DIGEST, _digest(content.get("metrics") or {})) != _digest(content.get("metrics") or {}):
+        raise ValueError(
+            f"the numbers of {path.parent.name}/{path.name} are not those that were measured (wrong {DIGEST}); bring "
+            f"the file back from version control, or remove its line {DIGEST!r} to go on with these"
+        )
     return Baseline(content.get("parameters") or {}, metrics)
+
+
+def _digest(metrics: Mapping[str, Any]) -> str:
+    """Of the measured numbers alone: parameters and tolerances are written by hand."""
+    return digest_of({name: [entry.get(part) for part in ("value", "low", "high")] for name, entry in metrics.items()})
 
 
 def _number(value: Any) -> float | None:
@@ -194,7 +205,7 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
         parts = {"value": expected.metric.value, "low": expected.metric.low, "high": expected.metric.high}
         entry: dict[str, Any] = {key: round(part, 10) for key, part in parts.items() if part is not None}
         metrics[name] = entry | {expected.kind: True if expected.kind == "statistical" else expected.tolerance}
-    content = {"parameters": dict(baseline.parameters), "metrics": metrics}
+    content = {"parameters": dict(baseline.parameters), "metrics": metrics, DIGEST: _digest(metrics)}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     write_text(folder / "baseline.yaml", text)
 
