@@ -1,22 +1,50 @@
-"""The command line: `lmops-lab run 01 -p k=[0,16,256]`."""
+"""The command line: `lmops-lab run 01 -p k=[0,16,256]`.
+
+What a command needs is imported when that command is asked for: notebooks' libraries take seconds to load, and
+`lmops-lab --help`, `sweep` and `results` use none of them.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from papermill.exceptions import PapermillExecutionError
+from typing import TYPE_CHECKING
 
 from lmops_lab.icl.commands import add_commands
-from lmops_lab.runs import grid, hygiene, report
-from lmops_lab.runs.notebook import Run, find_notebook, finished_run, identity, next_folder, run_in, run_notebook
-from lmops_lab.runs.parameters import check_parameters, parse_value, read_parameters
+
+if TYPE_CHECKING:
+    from lmops_lab.runs.notebook import Run
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands with a line of help each, and the options of the one asked for."""
     parser = argparse.ArgumentParser(prog="lmops-lab", description="Prompt research in notebooks.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a notebook with parameters and keep everything it makes")
+    regress = commands.add_parser("regress", help="run notebooks and compare their numbers with the baselines")
+    notebooks = commands.add_parser("notebooks", help="check committed notebooks, or rebuild their outputs")
+    show = commands.add_parser("parameters", help="list a notebook's parameters and their defaults")
+    show.add_argument("notebook")
+    add_commands(commands)
+    commands.add_parser("train-emoji-world", help="train the offline picture world's models", add_help=False)
+    if "run" in asked:
+        _add_run(run)
+    if "regress" in asked:
+        from lmops_lab.runs import report
+
+        report.add_arguments(regress)
+        regress.set_defaults(end=report.main)
+    if "notebooks" in asked:
+        from lmops_lab.runs import hygiene
+
+        hygiene.add_arguments(notebooks)
+        notebooks.set_defaults(end=hygiene.main)
+    return parser
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    from lmops_lab.runs import grid
+
     run.add_argument("notebook", nargs="?", help="path, or the beginning of a name in notebooks/ such as 01")
     run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     run.add_argument("--folder", type=Path, help="where the run goes; default runs/<notebook>/<number>")
@@ -24,17 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="run again what has been run before")
     run.add_argument("--hide-code", action="store_true", help="leave the code out of the HTML page")
     grid.add_arguments(run)
-    regress = commands.add_parser("regress", help="run notebooks and compare their numbers with the baselines")
-    report.add_arguments(regress)
-    regress.set_defaults(end=report.main)
-    notebooks = commands.add_parser("notebooks", help="check committed notebooks, or rebuild their outputs")
-    hygiene.add_arguments(notebooks)
-    notebooks.set_defaults(end=hygiene.main)
-    show = commands.add_parser("parameters", help="list a notebook's parameters and their defaults")
-    show.add_argument("notebook")
-    add_commands(commands)
-    commands.add_parser("train-emoji-world", help="train the offline picture world's models", add_help=False)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +71,7 @@ def _answer(arguments: list[str]) -> int:
         from lmops_lab.emojiworld.__main__ import main as train
 
         return train(arguments[1:])
-    options = _parser().parse_args(arguments)
+    options = _parser(arguments[:1]).parse_args(arguments)
     if hasattr(options, "answer"):
         print(options.answer(options))
         return 0
@@ -62,12 +79,21 @@ def _answer(arguments: list[str]) -> int:
         return int(options.end(options))
     if options.command == "run":
         return _run(options)
+    from lmops_lab.runs.notebook import find_notebook
+    from lmops_lab.runs.parameters import read_parameters
+
     for name, parameter in read_parameters(find_notebook(options.notebook)).items():
         print(f"{name} = {parameter.default!r}")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
+    from papermill.exceptions import PapermillExecutionError
+
+    from lmops_lab.runs import grid
+    from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook
+    from lmops_lab.runs.parameters import check_parameters, read_parameters
+
     if options.grid or not options.notebook:
         return grid.main(options)
     notebook = find_notebook(options.notebook)
@@ -87,14 +113,18 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _before(notebook: Path, given: dict[str, object], folder: Path | None) -> Run | None:
+def _before(notebook: Path, given: dict[str, object], folder: Path | None) -> "Run | None":
     """The finished run of the same content: in the folder asked for, or else under runs/."""
+    from lmops_lab.runs.notebook import finished_run, identity, run_in
+
     if folder is None:
         return finished_run(Path("runs"), notebook, given)
     return run_in(folder, notebook, identity(notebook, given))
 
 
 def _parse(text: str) -> tuple[str, object]:
+    from lmops_lab.runs.parameters import parse_value
+
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"parameter {text!r} is not of the form NAME=VALUE")
