@@ -1,6 +1,10 @@
-# make demo   install what is needed and run the main notebook
-# make test   install the test extra as well and run every check
-# make lab    open JupyterLab on the notebooks
+# make demo     install what is needed and run the main notebook
+# make test     install the test extra as well and run every check
+# make lab      open JupyterLab on the notebooks
+# make regress  run the notebooks on their regression parameters and compare their numbers with the baselines
+# make docs     build the documentation site into build/site, every warning an error
+# make browser  try the widgets in JupyterLab with Chromium (minutes; see tests/browser)
+# make clean    remove .venv and runs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,7 +26,7 @@ TEST_CACHE := $(CURDIR)/$(VENV)/test-cache
 # More options for JupyterLab, such as LAB="--no-browser --port 8899".
 LAB ?=
 
-.PHONY: demo test lab lint types clean
+.PHONY: demo test lab regress docs browser clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/lmops-lab run 01 $(DEMO)
@@ -38,6 +42,15 @@ test: $(VENV)/.installed-test
 
 lab: $(VENV)/.installed
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) notebooks
+
+regress: $(VENV)/.installed
+	$(BIN)/lmops-lab regress
+
+docs: $(VENV)/.installed-test
+	$(BIN)/mkdocs build --strict
+
+browser: $(VENV)/.installed-test
+	$(BIN)/pytest -m browser tests/browser
 
 # torch first: its pin takes a CPU build where pip finds one, and what follows is then content with it.
 $(VENV)/.installed: pyproject.toml constraints.txt
