@@ -1,6 +1,7 @@
 """One widget of each kind, filled with hostile text: run as a program, it prints a hash of each static page.
 
-The program is given the folder of a job that has ended, so that every process watches the same one. A page that depended on the order of a set, on an address or on the clock would differ between two processes.
+The program is given the folder of a job that has ended, so that every process watches the same one. A page that
+depended on the order of a set, on an address or on the clock would differ between two processes.
 """
 
 import hashlib
@@ -87,7 +88,7 @@ def main(folder: str) -> None:
     for name, make in WIDGETS.items():
         widget = make(Path(folder))
         text = widget.fallback() + repr(widget)
-        print(name, hashlib.sha256(text.encode()).hexdigest())
+        print(name, hashlib.sha256(text.encode()).hexdigest())  # noqa: T201
 
 
 if __name__ == "__main__":
