@@ -23,6 +23,10 @@ DEMO := -p "k=[0, 4, 16, 64, 512]" -p seeds=3 -p queries=200
 # The notebooks' checks must score anew: stored points of an earlier version would hide a change.
 TEST_CACHE := $(CURDIR)/$(VENV)/test-cache
 
+# Tests of one file stay together: they share models. Two workers fit a laptop's cores and memory; WORKERS= turns them off.
+WORKERS ?= -n 2 --dist loadfile
+PARALLEL := $(if $(WORKERS),OMP_NUM_THREADS=1)
+
 # More options for JupyterLab, such as LAB="--no-browser --port 8899".
 LAB ?=
 
@@ -35,9 +39,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PARALLEL) $(BIN)/pytest $(WORKERS)
 	rm -rf $(TEST_CACHE)/cells $(TEST_CACHE)/groups
-	LMOPS_LAB_CACHE=$(TEST_CACHE) $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
+	$(PARALLEL) LMOPS_LAB_CACHE=$(TEST_CACHE) $(BIN)/pytest $(WORKERS) --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
 
 lab: $(VENV)/.installed
