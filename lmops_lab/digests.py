@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lmops_lab.files import file_hash, write_text
@@ -56,6 +58,23 @@ def read_record(path: Path) -> dict[str, Any]:
     if not same:
         raise DamagedRecordError(f"{str(path)!r} is not what was written (wrong digest): it was damaged or edited")
     return dict(content)
+
+
+def read_table(path: Path | str, remedy: str) -> pa.Table:
+    """A Parquet file as a table.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedRecordError: it cannot be read; with `remedy`, what to do about it.
+    """
+    try:
+        table = pq.read_table(path)
+        table.validate(full=True)  # texts are text, too
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, RuntimeError) as error:
+        raise DamagedRecordError(f"{str(path)!r} is no whole Parquet file ({error}); {remedy}") from error
+    return table
 
 
 def file_digests(paths: Mapping[str, Path]) -> dict[str, str]:

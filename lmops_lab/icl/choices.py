@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from lmops_lab.attention.context import GroupedContext, OwnWeight
-from lmops_lab.digests import digest_of
+from lmops_lab.digests import digest_of, read_table
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import Scores
 from lmops_lab.icl.loaders import nearest
@@ -82,7 +82,7 @@ class ChoiceScores:
             FileNotFoundError: no such file.
             ValueError: a file that something else wrote, or a damaged one.
         """
-        table = pq.read_table(path)
+        table = read_table(path, "score the questions again")
         found = (table.schema.metadata or {}).get(b"lmops_lab", b"").decode()
         if found != FORMAT:
             raise ValueError(f"{str(path)!r} is no {FORMAT!r} file but {found!r}; score the questions again")

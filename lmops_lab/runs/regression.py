@@ -169,7 +169,17 @@ def read_baseline(folder: Path) -> Baseline:
         ValueError: naming the metric that cannot be read, or numbers that are not those that were measured.
     """
     path = folder / "baseline.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.parent.name}/{path.name} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not content or set(content) - {"parameters", "metrics", DIGEST}:
+        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"{path.parent.name}/{path.name} holds {found}; a baseline has parameters, metrics and {DIGEST}"
+        )
+    if not isinstance(content.get("metrics") or {}, dict):
+        raise ValueError(f"the metrics of {path.parent.name}/{path.name} are no mapping of names")
     metrics: dict[str, Expected] = {}
     for name, entry in (content.get("metrics") or {}).items():
         try:
@@ -205,7 +215,8 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
         parts = {"value": expected.metric.value, "low": expected.metric.low, "high": expected.metric.high}
         entry: dict[str, Any] = {key: round(part, 10) for key, part in parts.items() if part is not None}
         metrics[name] = entry | {expected.kind: True if expected.kind == "statistical" else expected.tolerance}
-    content = {"parameters": dict(baseline.parameters), "metrics": metrics, DIGEST: _digest(metrics)}
+    # The digest comes before the numbers, so that it is not lost where the end of the file is.
+    content = {"parameters": dict(baseline.parameters), DIGEST: _digest(metrics), "metrics": metrics}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     write_text(folder / "baseline.yaml", text)
 
