@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lmops_lab.attention.context import GroupedContext, OwnWeight
-from lmops_lab.digests import digest_of
+from lmops_lab.digests import digest_of, read_table
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import CALIBRATIONS, Scores, calibrate
 from lmops_lab.icl.channel import score_channel
@@ -102,7 +102,7 @@ class StoredScores:
             FileNotFoundError: no such file.
             ValueError: a file that something else wrote, or a damaged one.
         """
-        table = pq.read_table(path)
+        table = read_table(path, "score the task again")
         metadata = table.schema.metadata or {}
         about = json.loads(metadata.get(b"lmops_lab", b"{}"))
         if about.get("format") != FORMAT:
