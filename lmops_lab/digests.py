@@ -5,7 +5,7 @@ Against damage, not against intent: whoever edits a file on purpose can compute 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +60,20 @@ def read_record(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def read_table(path: Path | str, remedy: str) -> pa.Table:
+def read_table(path: Path | str, remedy: str, columns: Sequence[str] = ()) -> pa.Table:
     """A Parquet file as a table.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedRecordError: it cannot be read; with `remedy`, what to do about it.
+        DamagedRecordError: it cannot be read, or lacks one of these columns; with `remedy`, what to do about it.
     """
     try:
         table = pq.read_table(path)
         table.validate(full=True)  # texts are text, too
+        table = table.select([*columns] or table.column_names)
     except FileNotFoundError:
         raise
-    except (OSError, pa.ArrowException, ValueError, RuntimeError) as error:
+    except (OSError, pa.ArrowException, ValueError, KeyError, RuntimeError) as error:
         raise DamagedRecordError(f"{str(path)!r} is no whole Parquet file ({error}); {remedy}") from error
     return table
 

@@ -179,7 +179,7 @@ def read_baseline(folder: Path) -> Baseline:
             f"{path.parent.name}/{path.name} holds {found}; a baseline has parameters, metrics and {DIGEST}"
         )
     if not isinstance(content.get("metrics") or {}, dict):
-        raise ValueError(f"the metrics of {path.parent.name}/{path.name} are no mapping of names")
+        raise ValueError(f"the metrics of {path.parent.name}/{path.name} are no mapping of names")  # noqa: TRY004
     metrics: dict[str, Expected] = {}
     for name, entry in (content.get("metrics") or {}).items():
         try:
