@@ -102,7 +102,7 @@ class StoredScores:
             FileNotFoundError: no such file.
             ValueError: a file that something else wrote, or a damaged one.
         """
-        table = read_table(path, "score the task again")
+        table = read_table(path, "score the task again", ("part", "row", "gold", "label", "value"))
         metadata = table.schema.metadata or {}
         about = json.loads(metadata.get(b"lmops_lab", b"{}"))
         if about.get("format") != FORMAT:

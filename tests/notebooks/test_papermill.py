@@ -1,0 +1,58 @@
+"""Papermill's own command line runs every notebook: nothing in them needs this project's runner."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lmops_lab.runs.parameters import check_parameters, parse_value, read_parameters
+from tests.tiny import tiny_tokenizer_folder
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+# The least that exercises every cell; the model is a random one of three layers.
+TINY = {
+    "01_icl_accuracy_curve": "k=[0,2,4] seeds=1 queries=6 group_size=2",
+    "02_structured_prompting": "groups=[1,2] group_size=2 lengths=[64,128] group_tokens=32",
+    "03_label_bias_and_calibration": "k=2 seeds=1 queries=12 batch_sizes=[1,4] repeats=5",
+    "04_methods_compared": "k=[0,2,4] seeds=2 queries=6 group_size=2 own_weights=[1,'groups']",
+    "07_long_documents": "counts=[1,20] per_kind=2 candidates=2 generated=2 new_tokens=3",
+}
+DEFAULT_TIER = "04_methods_compared"
+
+
+def parameters(stem):
+    return dict(text.split("=", 1) for text in TINY[stem].split(" "))
+
+
+def test_every_notebook_has_tiny_parameters_that_it_knows():
+    assert sorted(TINY) == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    for stem in TINY:
+        given = {name: parse_value(value) for name, value in parameters(stem).items()}
+        check_parameters(read_parameters(NOTEBOOKS / f"{stem}.ipynb"), given)
+
+
+@pytest.mark.parametrize(
+    "stem", [pytest.param(stem, marks=() if stem == DEFAULT_TIER else pytest.mark.nightly) for stem in TINY]
+)
+def test_papermill_runs_it(stem, tmp_path):
+    model = tiny_tokenizer_folder(tmp_path / "models", "llama", max_position_embeddings=8192)
+    given = {**parameters(stem), "model": str(model), "dtype": "float32", "output": str(tmp_path / "results")}
+    (tmp_path / "results").mkdir()
+    options = []
+    for name, value in given.items():  # papermill's -p takes plain values alone, its -y takes YAML
+        options += ["-y", f"{name}: {value}"] if value.startswith("[") else ["-p", name, value]
+    made = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{stem}.ipynb"), str(made), *options]
+    environment = {**os.environ, "LMOPS_LAB_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = [cell for cell in nbformat.read(made, as_version=4).cells if cell.cell_type == "code"]
+    asked = next(cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", ()))
+    assert str(model) in asked
+    assert all(cell.execution_count for cell in cells)
+    assert list((tmp_path / "results").glob("*.svg"))
+    assert list((tmp_path / "results").glob("*.json"))
