@@ -75,6 +75,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             break
     try:
         yield temporary
+        temporary.chmod(0o755)
         if replace and path.is_dir():
             aside = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
             aside.rmdir()

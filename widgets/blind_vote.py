@@ -10,7 +10,7 @@ import anywidget
 import traitlets as tr
 from PIL import Image
 
-from lmops_lab.files import atomic_folder, write_text
+from lmops_lab.files import atomic_file, atomic_folder, write_text
 from widgets import html
 from widgets.pictures import as_png, image_hash
 from widgets.vote_file import VoteFile
@@ -317,4 +317,5 @@ def _save_pictures(folder: Path, pictures: Mapping[str, Image.Image]) -> None:
                 image.save(temporary / name)
         return
     for name, image in missing.items():
-        image.save(folder / name)
+        with atomic_file(folder / name) as temporary:
+            image.save(temporary)

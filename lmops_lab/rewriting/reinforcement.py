@@ -104,14 +104,16 @@ def train_reinforced(
         _save_whole(trainer.model, trainer.processing_class, out, mode, decoding)
     else:
         adapter = folder / "adapter"
-        trainer.model.save_pretrained(str(adapter))
+        with atomic_folder(adapter, replace=True) as temporary:
+            trainer.model.save_pretrained(str(temporary))
         if is_adapter(start):
             joined = Card(card.base, card.base_revision, card.marker, decoding, mode)
             shutil.rmtree(out, ignore_errors=True)  # of an earlier, shorter run
             join_adapters(Path(start), adapter, out, card=joined, half=half)
         else:
-            trainer.model.save_pretrained(str(out))
-            Card(start, load_causal(start).revision, MARKER, decoding, mode).write(out)
+            with atomic_folder(out, replace=True) as temporary:
+                trainer.model.save_pretrained(str(temporary))
+                Card(start, load_causal(start).revision, MARKER, decoding, mode).write(temporary)
     return Trained(folder, out, curve, int(trainer.state.global_step))
 
 
@@ -188,9 +190,10 @@ def make_trainer(
 
 
 def _save_whole(model: Any, tokenizer: Any, out: Path, mode: str, decoding: Decoding) -> None:
-    model.save_pretrained(str(out))
-    tokenizer.save_pretrained(str(out))
-    Card(marker=MARKER, decoding=decoding, trained=mode).write(out)
+    with atomic_folder(out, replace=True) as temporary:
+        model.save_pretrained(str(temporary))
+        tokenizer.save_pretrained(str(temporary))
+        Card(marker=MARKER, decoding=decoding, trained=mode).write(temporary)
 
 
 def _with_ppo(

@@ -8,6 +8,7 @@ import torch
 from transformers import EarlyStoppingCallback
 
 from lmops_lab import weights
+from lmops_lab.files import atomic_folder
 from lmops_lab.rewriting.corpus import Pair
 from lmops_lab.rewriting.decoding import Decoding
 from lmops_lab.rewriting.loading import MARKER, PROMPTIST_DECODING, Card, load_causal
@@ -92,11 +93,12 @@ def train_supervised(
     curve = train_on(trainer, folder / "checkpoints")
     write_curve(curve, folder / "curve.csv")
     out = folder / "rewriter"
-    trainer.model.save_pretrained(str(out))
     card = Card(base if lora else "", loaded.revision if lora else "", MARKER, decoding, "sft")
-    card.write(out)
-    if lora is None:
-        loaded.tokenizer.save_pretrained(str(out))
+    with atomic_folder(out, replace=True) as temporary:
+        trainer.model.save_pretrained(str(temporary))
+        card.write(temporary)
+        if lora is None:
+            loaded.tokenizer.save_pretrained(str(temporary))
     return Trained(folder, out, curve, int(trainer.state.global_step))
 
 
