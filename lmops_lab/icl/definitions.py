@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lmops_lab.icl.loaders import Rows, drawn_rows, load_data, nearest
 from lmops_lab.icl.tasks import CLASSIFICATION, GENERATION, KINDS, MULTIPLE_CHOICE, Example, Task, template_fields
+from lmops_lab.outside import read_yaml
 
 Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -240,6 +240,7 @@ class TaskDefinition:
         return value
 
 
+_LONGEST = 1000  # characters of a path
 _TEXT_LIST = "a text or a list of texts"
 _YAML_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(("name", "template", "data", "config", "train", "test", "kind"), ((str,), "a text")),
@@ -257,10 +258,7 @@ def read_definition(path: Path) -> TaskDefinition:
         ValueError: no YAML mapping, an unknown field (the nearest known one is named), a missing one, or a value of
             another type; yes, no, true and false as label words have to be quoted.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is not readable YAML ({error})") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds a {type(content).__name__}, not fields such as 'template: ...'")  # noqa: TRY004
     allowed = [field.name for field in fields(TaskDefinition) if field.name in _YAML_TYPES]
@@ -278,6 +276,8 @@ def read_definition(path: Path) -> TaskDefinition:
     for field in ("labels", "choices", "choice_keys"):
         if field in content:
             content[field] = _texts(content[field], f"{path.name}: {field}")
+    if len(content["data"]) > _LONGEST or not content["data"].isprintable():
+        raise ValueError(f"{path.name}: data is {content['data'][:80]!r}; give a path or a dataset's name")
     beside = path.parent / content["data"]
     if beside.exists():
         content["data"] = str(beside)
@@ -287,9 +287,11 @@ def read_definition(path: Path) -> TaskDefinition:
 def _texts(value: Any, where: str) -> Any:
     """The same list or mapping with numbers as text; YAML's yes and no, which it reads as truth values, are refused."""
     if isinstance(value, dict):
-        return {_texts(label, where): _texts(words, where) for label, words in value.items()}
-    if isinstance(value, list):
-        return [_texts(item, where) for item in value]
+        return {_as_text(label, where): _as_text(words, where) for label, words in value.items()}
+    return [_as_text(item, where) for item in value] if isinstance(value, list) else _as_text(value, where)
+
+
+def _as_text(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(f"{where} holds {value!r}, which YAML does not read as text; put quotes around it")  # noqa: TRY004
     return str(value)

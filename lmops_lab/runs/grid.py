@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm.auto import tqdm
 
+from lmops_lab.outside import read_yaml
 from lmops_lab.runs.notebook import Run, find_notebook, finished_run, identity, next_folder, run_notebook
 from lmops_lab.runs.parameters import check_parameters, read_parameters
 
@@ -81,10 +81,7 @@ def read_grid(path: Path, notebooks: Path = Path("notebooks")) -> list[tuple[Pat
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no grid file {str(path)!r}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or "notebook" not in content:
         raise ValueError(f"{path.name} names no notebook; write `notebook: '01'` and `grid:` with lists of values")
     unknown = [key for key in content if key not in _KEYS]

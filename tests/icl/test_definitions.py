@@ -108,7 +108,11 @@ def test_default_labels_are_the_data_s_with_spaces():
             "says that 'A' is right .* set choice_keys",
         ),
         ("- a\n", "holds a list, not fields"),
-        ("a: [\n", "mine.yaml is not readable YAML"),
+        ("a: [\n", "mine.yaml is not YAML"),
+        ("template: '{text}'\ndata: d\nlabels: {a: [b], c: d}\n", r"labels holds \['b'\]"),
+        ("template: '{text}'\ndata: d\nkind: multiple-choice\nchoices: [a, {}]\n", "choices holds {}"),
+        ("template: &t '{text}'\ndata: *t\n", r"mine.yaml has the alias \*t in line 2"),
+        (f"template: '{{text}}'\ndata: {'x' * 5000}\n", "mine.yaml: data is 'xxx"),
     ],
 )
 def test_mistakes_in_a_yaml_file(write_yaml, table, text, message):
