@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from lmops_lab.outside import read_parquet
 
 Rows = list[tuple[str, Mapping[str, Any]]]
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -58,13 +59,13 @@ def read_rows(path: Path) -> Rows:
         elif path.suffix == ".csv":
             rows = _read_csv(path)
         elif path.suffix == ".parquet":
-            table = pq.read_table(path)
+            table = read_parquet(path)
             rows = [(f"{path.name} row {i}", row) for i, row in enumerate(table.to_pylist(), 1)]
         else:
             raise ValueError(f"{path.name} has suffix {path.suffix!r}; readable are {', '.join(SUFFIXES)}")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not UTF-8 text ({error}); save it as UTF-8") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OverflowError) as error:  # dates beyond Python's
         raise ValueError(f"{path.name} is not a readable Parquet file ({error})") from error
     if not rows:
         raise ValueError(f"{path.name} holds no rows")
