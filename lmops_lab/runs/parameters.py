@@ -43,13 +43,20 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
     """
     try:
         cells = nbformat.read(notebook, as_version=4).cells
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
-        raise ValueError(f"{notebook.name} is not a notebook ({str(error).splitlines()[0]})") from error
-    source = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+        source = ["".join(cell.source) for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    except OSError:
+        raise
+    except Exception as error:  # nbformat repairs what it reads and raises almost anything on the way
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(f"{notebook.name} is not a notebook ({type(error).__name__}: {reason[:200]})") from error
     if len(source) != 1:
         raise ValueError(f"{notebook.name} has {len(source)} cells tagged 'parameters'; it needs exactly one")
     found: dict[str, Parameter] = {}
-    for statement in ast.parse(source[0]).body:
+    try:
+        statements = ast.parse(source[0]).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"the parameters cell of {notebook.name} is not Python ({error})") from error
+    for statement in statements:
         types: tuple[str, ...] = ()
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
@@ -64,7 +71,7 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
                 )
         try:
             found[name] = Parameter(ast.literal_eval(value), types)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
             raise ValueError(f"parameter {name!r} of {notebook.name} is not a literal value") from error
     return found
 
@@ -77,7 +84,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: "{[]: 1}", a list as key
         return text
 
 
