@@ -37,7 +37,10 @@ def read_published(path: Path | str) -> Published:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no table of published curves at {str(path)!r}")
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
+        raise ValueError(f"{path.name} is not a table in CSV ({str(error).strip()})") from error
     missing = [name for name in REQUIRED if name not in table]
     unknown = [name for name in table if name not in (*REQUIRED, *OPTIONAL)]
     if missing or unknown:
