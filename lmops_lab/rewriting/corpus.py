@@ -8,7 +8,7 @@ half-finished prompts alike.
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from lmops_lab.files import write_text
+from lmops_lab.outside import parse_json, read_text
 from lmops_lab.rewriting.content import Parts, split_prompt, subject_of
 from lmops_lab.rewriting.loading import MARKER
 from lmops_lab.rewriting.rewriter import repeats_marker
@@ -113,10 +114,13 @@ class Corpus:
             ValueError: a line that is no pair, with its number.
         """
         pairs = []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_text(Path(path)).splitlines(), 1):
+            fields = parse_json(line, f"{path}, line {number}")
+            if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+                raise ValueError(f"{path}, line {number} is no pair (its values are texts): {line[:60]!r}")
             try:
-                pairs.append(Pair(**json.loads(line)))
-            except (ValueError, TypeError) as error:
+                pairs.append(Pair(**fields))
+            except TypeError as error:
                 raise ValueError(f"{path}, line {number} is no pair ({error}): {line[:60]!r}") from error
         return cls(tuple(pairs))
 
@@ -135,11 +139,12 @@ def read_prompts(source: Path | str, *, column: str | None = None, split: str = 
     """
     path = Path(source).expanduser()
     if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in read_text(path).splitlines() if line.strip()]
         if path.suffix != ".jsonl":
             prompts = [line.strip() for line in lines]
         else:
-            prompts = [_prompt_in(_parsed(line, path, number), column, path) for number, line in enumerate(lines, 1)]
+            rows = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+            prompts = [_prompt_in(row, column, path) for row in rows]
     elif not path.is_dir() and (path.suffix in (".txt", ".jsonl") or path.is_absolute() or str(source).startswith(".")):
         raise FileNotFoundError(f"there is no file {str(source)!r}; give a .txt or .jsonl file, or a data set's name")
     else:
@@ -149,16 +154,11 @@ def read_prompts(source: Path | str, *, column: str | None = None, split: str = 
     return prompts
 
 
-def _parsed(line: str, path: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}, line {number} is no JSON ({error}): {line[:60]!r}") from error
-
-
 def _prompt_in(row: Any, column: str | None, source: Path | str) -> str:
     if isinstance(row, str):
         return row.strip()
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{source} holds {str(row)[:60]!r}, which is neither a text nor an object with a text column")  # noqa: TRY004
     name = column or next((name for name in COLUMNS if name in row), None)
     if name is None or not isinstance(row.get(name), str):
         raise ValueError(f"{source} has no text column {column or ' or '.join(COLUMNS)}; it has {', '.join(row)}")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from lmops_lab import machine, weights
 from lmops_lab.files import atomic_folder, write_text
+from lmops_lab.outside import parse_json, read_text
 from lmops_lab.rewriting.decoding import Decoding
 
 MARKER = " Rephrase:"
@@ -53,9 +54,12 @@ class Card:
         if not path.is_file():
             return cls()
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = parse_json(read_text(path), path.name)
+            texts = ("base", "base_revision", "marker", "trained")
+            if not all(isinstance(fields.get(name, ""), str) for name in texts):
+                raise TypeError(f"{', '.join(texts)} are texts")  # noqa: TRY301
             return cls(**{**fields, "decoding": Decoding(**fields["decoding"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no rewriter card ({error}); train the rewriter again or delete it") from error
 
 
