@@ -4,10 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from lmops_lab.files import atomic_file
 from lmops_lab.generation.recipe import FORMAT, Recipe
+from lmops_lab.outside import parse_json
 from lmops_lab.rewards.cache import picture_hash
 
 CHUNK = "lmops_lab"  # keyword of a picture's text chunk
@@ -69,7 +70,7 @@ def read_picture(path: Path) -> tuple[Provenance, Image.Image]:
             image = opened.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture at {str(path)!r}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a picture: {error}") from error
     if text is None:
         raise ValueError(
@@ -77,11 +78,13 @@ def read_picture(path: Path) -> tuple[Provenance, Image.Image]:
             "program that drops text chunks saved it again"
         )
     try:
-        about = json.loads(text)
+        about = parse_json(text, "it")
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}, this version reads {FORMAT!r}")  # noqa: TRY301
         recipe = Recipe.from_dict(about["recipe"])
         flagged, pixels = about["flagged"], about["pixels"]
-    except (ValueError, KeyError, TypeError) as error:
+        if flagged not in (None, True, False) or not isinstance(pixels, str):
+            raise TypeError(f"flagged is {flagged!r}, pixels is {pixels!r}")  # noqa: TRY301
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the recipe in {str(path)!r} cannot be read: {error}") from error
     return Provenance(recipe, recipe.key, flagged, pixels, pixels == picture_hash(image)), image

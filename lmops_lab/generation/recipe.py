@@ -63,8 +63,13 @@ class Recipe:
         """The inverse of `to_dict`.
 
         Raises:
-            TypeError: missing or unknown fields.
+            TypeError: missing or unknown fields, or a value of another type.
         """
+        kinds: dict[str, Any] = {"seed": int, "steps": int, "guidance": Number, "width": int, "height": int}
+        for name, value in data.items():
+            kind = kinds.get(name, Mapping if name == "versions" else str)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{name} is {str(value)[:80]!r}")
         return cls(**data)
 
 
