@@ -79,7 +79,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         if replace and path.is_dir():
             aside = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
             aside.rmdir()
-            path.rename(aside)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                path.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
         try:
             temporary.rename(path)

@@ -65,9 +65,7 @@ def prepare(home: Path) -> None:
     node = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     node.cells = [
         nbformat.v4.new_code_cell("number = 2\noutput = None", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(
-            "import json, time\nfor i in range(20):\n    time.sleep(0.02)\n    print(number ** i)"
-        ),
+        nbformat.v4.new_code_cell("import json, time\nfor i in range(9):\n    time.sleep(0.04)\n    print(number**i)"),
         nbformat.v4.new_code_cell("with open(f'{output}/metrics.json', 'w') as f: json.dump({'a': {'value': 4}}, f)"),
     ]
     nbformat.write(node, home / "07_powers.ipynb")
