@@ -6,12 +6,14 @@ python -m tests.trust.faults 20 1 sweep      # of one
 
 import itertools
 import multiprocessing
+import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,6 +23,7 @@ from lmops_lab.runs.jobs import LOCK
 from tests.trust.victims import VICTIMS, Victim, prepare
 from tests.trust.victims import run as run_victim
 
+ROOT = Path(__file__).parents[2]
 SECONDS = 300  # that an undisturbed job may take on a busy machine
 
 
@@ -54,6 +57,7 @@ class Killer:
         prepare(self.home)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.trust.victims"])
+        _start_server()
         self._expected: dict[str, tuple[Any, float]] = {}
         self._number = itertools.count()
 
@@ -140,6 +144,19 @@ class Killer:
         found.restarts += tried + 1
         found.survived += 0 if problems else tried
         found.problems += problems
+
+
+def _start_server() -> None:
+    """Start the process that jobs are forked from, where it finds this project's tests whoever started this one."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _lost(before: dict[str, str], after: dict[str, str]) -> list[str]:
