@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-import pyarrow.parquet as pq
 import yaml
 
 from lmops_lab.digests import DIGEST, digest_of
 from lmops_lab.files import atomic_file, cache_folder, write_text
+from lmops_lab.outside import parse_json, read_parquet, read_text, read_yaml
 from lmops_lab.runs.grid import Job, Outcome, run_jobs
 from lmops_lab.runs.notebook import find_notebook
 from lmops_lab.runs.parameters import check_parameters, read_parameters
@@ -146,19 +146,27 @@ def save_metrics(folder: Path | str, metrics: Mapping[str, SupportsFloat | Seque
 
 
 def read_metrics(folder: Path) -> dict[str, Metric]:
-    """All named numbers of a run folder: those of `metrics.json`, and the accuracies of a saved curve."""
+    """All named numbers of a run folder: those of `metrics.json`, and the accuracies of a saved curve.
+
+    Raises:
+        ValueError: a file that holds something else.
+    """
     found: dict[str, Metric] = {}
     summary = folder / "summary.parquet"
     if summary.is_file():
-        table = pq.read_table(summary)
+        table = read_parquet(summary)
         if {"method", "k", "calibration", "accuracy", "low", "high"} <= set(table.column_names):
             for row in table.to_pylist():
                 name = f"accuracy {row['method']} k={row['k']} {row['calibration']}"
                 found[name] = Metric(row["accuracy"], row["low"], row["high"])
     if (folder / METRICS).is_file():
-        for name, parts in json.loads((folder / METRICS).read_text(encoding="utf-8")).items():
-            numbers: dict[str, Any] = {part: _number(number) for part, number in parts.items()}
-            found[name] = Metric(**numbers)
+        stored = parse_json(read_text(folder / METRICS), METRICS)
+        try:
+            for name, parts in stored.items():
+                numbers: dict[str, Any] = {part: _number(number) for part, number in parts.items()}
+                found[name] = Metric(**numbers)
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{METRICS} in {str(folder)!r} holds no named numbers ({error}); run it again") from error
     return found
 
 
@@ -169,10 +177,7 @@ def read_baseline(folder: Path) -> Baseline:
         ValueError: naming the metric that cannot be read, or numbers that are not those that were measured.
     """
     path = folder / "baseline.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.parent.name}/{path.name} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or not content or set(content) - {"parameters", "metrics", DIGEST}:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(
@@ -180,6 +185,8 @@ def read_baseline(folder: Path) -> Baseline:
         )
     if not isinstance(content.get("metrics") or {}, dict):
         raise ValueError(f"the metrics of {path.parent.name}/{path.name} are no mapping of names")  # noqa: TRY004
+    if not isinstance(content.get("parameters") or {}, dict):
+        raise ValueError(f"the parameters of {path.parent.name}/{path.name} are no mapping of names")  # noqa: TRY004
     metrics: dict[str, Expected] = {}
     for name, entry in (content.get("metrics") or {}).items():
         try:
@@ -189,7 +196,7 @@ def read_baseline(folder: Path) -> Baseline:
             kind = kinds[0]
             metric = Metric(float(entry["value"]), *(_number(entry.get(end)) for end in ("low", "high")))
             metrics[name] = Expected(metric, kind, 0.0 if kind == "statistical" else float(entry[kind]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"metric {name!r} of {path.parent.name}/{path.name} cannot be read: {error}") from error
     if content.get(DIGEST, _digest(content.get("metrics") or {})) != _digest(content.get("metrics") or {}):
         raise ValueError(
