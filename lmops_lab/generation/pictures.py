@@ -226,10 +226,18 @@ class ImageGrid:
         if not (folder / _MANIFEST).is_file():
             raise FileNotFoundError(f"{str(folder)!r} holds no {_MANIFEST}; give a folder that ImageGrid.save wrote")
         about: Mapping[str, Any] = read_record(folder / _MANIFEST)
+        try:
+            axes = tuple(Axis(str(axis["name"]), tuple(axis["points"])) for axis in about["axes"])
+            names = [str(name) for name in about["pictures"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{_MANIFEST} of {str(folder)!r} lists no grid ({error}); make it again") from error
+        outside = [name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())]
+        if outside:
+            raise ValueError(f"{_MANIFEST} of {str(folder)!r} names {outside[0]!r}, which is outside that folder")
         pictures = []
-        for name in about["pictures"]:
+        for name in names:
             made, image = read_picture(folder / name)
             if not made.intact:
                 raise ValueError(f"the pixels of {str(folder / name)!r} are not those that were written; make it again")
             pictures.append(Picture(made.recipe, image, made.flagged, folder / name, reused=True))
-        return cls(tuple(Axis(axis["name"], tuple(axis["points"])) for axis in about["axes"]), tuple(pictures))
+        return cls(axes, tuple(pictures))
