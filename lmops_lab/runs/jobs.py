@@ -131,7 +131,11 @@ class Reporter:
         self.log(f"done {done}/{self.status.total}: {what}")
 
     def log(self, line: str) -> None:
-        """Append a line with the time."""
+        """Append a line with the time. Line breaks and control characters in it are shown as their escapes.
+
+        So a name that holds a line break cannot write a line of its own, nor a terminal's commands.
+        """
+        line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
         with contextlib.suppress(OSError), (self.folder / LOG).open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
@@ -217,6 +221,14 @@ def start_job(folder: Path | str, arguments: Sequence[str]) -> Job:
     return Job(folder)
 
 
+# What the fields of a status are, so that a file of somebody else's making is none.
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("state", "doing", "error", "host", "birth"), (str,)),
+    **dict.fromkeys(("done", "total", "found", "process"), (int,)),
+    **dict.fromkeys(("started", "updated"), (int, float)),
+    "seconds_left": (int, float, type(None)),
+}
+
 # Ended children stay in the process table until someone asks for their exit code; these are asked in `read_status`.
 _children: list["subprocess.Popen[bytes]"] = []
 
@@ -227,6 +239,8 @@ def read_status(folder: Path) -> JobStatus | None:
         about = read_record(folder / STATUS)
         about.pop("format")
         status = JobStatus(**about)
+        if not all(isinstance(getattr(status, name), kinds) for name, kinds in _KINDS.items()):
+            return None
     except (OSError, ValueError, TypeError, KeyError):  # none, or damaged: the work itself does not depend on it
         return None
     _children[:] = [child for child in _children if child.poll() is None]
