@@ -150,7 +150,11 @@ def _dequantised(gguf: Path) -> Source:
         with atomic_folder(folder) as temporary, _parsed_once():
             where = {"gguf_file": gguf.name}
             loaded = AutoModelForCausalLM.from_pretrained(
-                str(gguf.parent), **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+                str(gguf.parent),
+                **where,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+                trust_remote_code=False,
             )
             # A model that came from GGUF refuses save_pretrained; the same weights in a fresh one do not.
             if hasattr(loaded.config, "quantization_config"):
@@ -160,7 +164,8 @@ def _dequantised(gguf: Path) -> Source:
             fresh.load_state_dict(loaded.state_dict(), assign=True)
             fresh.tie_weights()
             fresh.save_pretrained(temporary)
-            AutoTokenizer.from_pretrained(str(gguf.parent), **where).save_pretrained(temporary)
+            words = AutoTokenizer.from_pretrained(str(gguf.parent), **where, trust_remote_code=False)
+            words.save_pretrained(temporary)
             write_record(temporary / _MADE, {"files": {p.name: _checksum(p) for p in sorted(temporary.iterdir())}})
     return Source(folder, f"sha256-{digest[:12]}")
 

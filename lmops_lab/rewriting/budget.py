@@ -46,9 +46,11 @@ class ClipBudget:
             OSError: `name` is given and cannot be loaded.
         """
         if name is not None:
-            return cls(AutoTokenizer.from_pretrained(name), False)
+            return cls(AutoTokenizer.from_pretrained(name, trust_remote_code=False), False)
         try:
-            return cls(AutoTokenizer.from_pretrained(CLIP_TOKENIZER, local_files_only=True), False)
+            return cls(
+                AutoTokenizer.from_pretrained(CLIP_TOKENIZER, local_files_only=True, trust_remote_code=False), False
+            )
         except (OSError, ValueError):
             return cls(fallback, True)
 

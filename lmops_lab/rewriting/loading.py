@@ -106,9 +106,11 @@ def load_causal(name: str, *, tokenizer: str | None = None, dtype: str = "auto",
             str(source.path), dtype=number_format.dtype, trust_remote_code=False, **options
         )
         words = (
-            AutoTokenizer.from_pretrained(tokenizer, padding_side="left")
+            AutoTokenizer.from_pretrained(tokenizer, padding_side="left", trust_remote_code=False)
             if tokenizer
-            else AutoTokenizer.from_pretrained(str(source.path), padding_side="left", **options)
+            else AutoTokenizer.from_pretrained(
+                str(source.path), padding_side="left", trust_remote_code=False, **options
+            )
         )
     if words.eos_token_id is None:
         raise ValueError(f"the tokenizer of {name!r} has no end token, which a rewriter needs to stop")
