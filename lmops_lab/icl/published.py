@@ -41,6 +41,8 @@ def read_published(path: Path | str) -> Published:
         table = pd.read_csv(path)
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise ValueError(f"{path.name} is not a table in CSV ({str(error).strip()})") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the cells beyond the header for names of the rows
+        raise ValueError(f"{path.name}: rows have more cells than the header; quote commas inside a cell")  # noqa: TRY004
     missing = [name for name in REQUIRED if name not in table]
     unknown = [name for name in table if name not in (*REQUIRED, *OPTIONAL)]
     if missing or unknown:
