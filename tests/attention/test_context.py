@@ -24,6 +24,14 @@ def test_a_leading_subset_shares_memory(tiny):
     assert context.subset([2, 1]).group_tokens == (context.group_tokens[2], context.group_tokens[1])
 
 
+@pytest.mark.parametrize("groups", [[0, 1], [1], [2, 0]])
+def test_a_subset_keeps_the_shared_prefix_and_whole_groups(tiny, groups):
+    context = encode_groups(tiny, TEXTS, group_size=2, bos="shared", progress=False)
+    prefix, *parts = context.keys[2].split([context.prefix_tokens, *context.group_tokens], dim=1)
+    expected = torch.cat([prefix, *(parts[g] for g in groups)], dim=1)
+    assert torch.equal(context.subset(groups).keys[2], expected)
+
+
 @pytest.mark.parametrize("groups", [[], [0, 0], [5], [-1]])
 def test_subset_refuses_what_is_no_choice(tiny, groups):
     context = encode_groups(tiny, TEXTS, group_size=2, progress=False)
