@@ -36,8 +36,8 @@ _PASSED, _FAILED = 0, 1
 # (-1: it did not end). Nothing of this project is imported before the fork.
 _SERVER = """
 import json, os, signal, sys, time
-for name in ("torch", "transformers.models.auto.modeling_auto", "transformers.generation.utils", "hypothesis.strategies",
-             "pandas", "scipy.stats", "pyarrow.parquet", "duckdb", "datasets", "IPython", "matplotlib.pyplot",
+for name in ("torch", "transformers.models.auto.modeling_auto", "transformers.generation.utils",
+             "hypothesis.strategies", "pandas", "scipy.stats", "pyarrow.parquet", "duckdb", "datasets", "IPython", "matplotlib.pyplot",
              "anywidget", "beartype", "jaxtyping", "statsmodels.stats.proportion", "papermill", "nbconvert", "choix"):
     try:
         __import__(name)
