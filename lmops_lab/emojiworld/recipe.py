@@ -42,8 +42,8 @@ class Recipe:
     unet_channels: tuple[int, ...] = (32, 80, 160)
     recogniser_width: int = 32
     recogniser: Length = Length(1_500, 64, 2e-3)
-    autoencoder: Length = Length(9_000, 4, 1e-3)
-    contrastive: Length = Length(2_500, 96, 1e-3)
+    autoencoder: Length = Length(6_000, 4, 1e-3)
+    contrastive: Length = Length(1_000, 96, 1e-3)
     aesthetic: Length = Length(3_000, 256, 1e-3)
     diffusion: Length = Length(8_000, 32, 6e-4)
 
