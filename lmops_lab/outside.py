@@ -85,7 +85,7 @@ def read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except OSError as error:
-        if error.errno is not None:  # the system's own: no such file, no permission
+        if isinstance(error, FileNotFoundError) or error.errno is not None:  # the system's own
             raise
         raise ValueError(f"{path.name} is not a readable Parquet file ({error})") from error
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
