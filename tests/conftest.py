@@ -7,6 +7,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")
 
+from tests import network
+
+os.environ.update(network.CHILDREN)
+
 from jaxtyping import install_import_hook
 
 _hook = install_import_hook("lmops_lab", "beartype.beartype")
@@ -22,6 +26,22 @@ from lmops_lab.models import LanguageModel, load_model
 from tests.tiny import tiny_tokenizer_folder
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before any fixture: no test connects to another machine."""
+    network.attempts.clear()
+    network.forbid()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test that tried fails, even if the code under test caught the error."""
+    result = yield
+    if network.attempts:
+        pytest.fail(f"this test wanted to connect to {', '.join(network.attempts)}; tests stay on this machine")
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
