@@ -71,16 +71,37 @@ def load_context(path: Path | str, model: str, device: str = "cpu") -> GroupedCo
                     f"the contents of {path.name} are not those that were saved (wrong hash); "
                     "encode the demonstrations again"
                 )
-    except (SafetensorError, KeyError, TypeError, struct.error, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is no whole context file ({error}); encode the demonstrations again") from error
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v := about[name], list) else v for name in _FIELDS}
-    sides: dict[str, Any] = {
-        side: tuple(tensors[f"{side}.{i}"] for i in range(_layers(tensors, side))) for side in _SIDES
-    }
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v := about[name], list) else v for name in _FIELDS}
+        sides: dict[str, Any] = {
+            side: tuple(tensors[f"{side}.{i}"] for i in range(_layers(tensors, side))) for side in _SIDES
+        }
+        _check_fields(fields)
+    except (
+        SafetensorError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        struct.error,
+        json.JSONDecodeError,
+    ) as e:
+        raise ValueError(f"{path.name} is no whole context file ({e}); encode the demonstrations again") from e
     context = GroupedContext(**sides, **fields)
     if any(t.shape[1] != context.tokens for t in (*context.keys, *context.values)):
         raise ValueError(f"{path.name} has {context.keys[0].shape[1]} columns, its header says {context.tokens}")
     return context
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
+    """Raise TypeError where a header's field is not what the context takes."""
+    for name, value in fields.items():
+        whole = value if isinstance(value, tuple) else (value,)
+        several = name in ("group_tokens", "group_examples", "example_tokens")
+        kind = str if name in ("bos", "model") else int
+        if several != isinstance(value, tuple) or not all(
+            isinstance(v, kind) and not isinstance(v, bool) for v in whole
+        ):
+            raise TypeError(f"{name} is {str(value)[:80]!r}")
 
 
 def _layers(tensors: dict[str, Tensor], side: str) -> int:

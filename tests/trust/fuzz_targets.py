@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from PIL import Image, PngImagePlugin
+from safetensors.torch import load
 
 from lmops_lab.attention.context import GroupedContext
-from lmops_lab.attention.files import load_context, save_context
+from lmops_lab.attention.files import load_context, save_context, tensors_digest
 from lmops_lab.cli import _parse
 from lmops_lab.digests import DamagedRecordError, _text
 from lmops_lab.generation.pictures import ImageGrid
@@ -125,6 +126,8 @@ def packed_tensors(whole: bytes) -> Callable[[Any], bytes]:
     rest = whole[8 + size :]
 
     def pack(tree: Any) -> bytes:
+        about = {name: value for name, value in tree["__metadata__"].items() if name != "digest"}
+        tree = {**tree, "__metadata__": {**about, "digest": tensors_digest(load(whole), about)}}
         header = {**tree, "__metadata__": {"lmops_lab": json.dumps(tree["__metadata__"])}}
         text = json.dumps(header).encode()
         return struct.pack("<Q", len(text)) + text + rest
