@@ -18,11 +18,19 @@ BOUNDS = {
     torch.bfloat16: {"output": 2e-2, "log_sum_exp": 2e-2},
     torch.float16: {"output": 4e-3, "log_sum_exp": 4e-3},
 }
-# Scores of +-1e4 carry an absolute error of 1e4 times the format's: what may differ then is which of two near-equal
-# keys wins, so such cases are drawn with scores whose products are exact in every format (see `exact_logits`).
+# Parts are merged by their log-sum-exps, which float32 rounds by up to 2^-24 of their size: at +-1e4 a share is good to
+# three digits, whatever the formula. The last place of the log-sum-exp's format, per unit of its size:
+LAST_PLACE = {torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.bfloat16: 2.0**-23, torch.float16: 2.0**-23}
+# Extreme logits are drawn so that their products are exact in every format (see `exact_logits`): else what differs is
+# which of two near-equal keys wins.
 CALIBRATION = 1e-9  # nats, relative to the largest score; calibrations work in float64
 STATISTICS = 1e-9  # shares
 LABEL_SCORES = 2e-3  # nats, of a tiny float32 model against one float64 pass a label
+
+
+def output_bound(dtype, log_sum_exp, groups):
+    """Largest error of an output, relative to the largest value: each of log2 M rounds of merging may add to it."""
+    return (BOUNDS[dtype]["output"] + LAST_PLACE[dtype] * abs(log_sum_exp)) * max(1.0, math.log2(groups))
 
 
 def attention(query, keys, values, scale, log_weights):

@@ -90,8 +90,7 @@ def test_merging(examples):
         size = max(1.0, float(values.abs().max()))
         assert torch.isfinite(output).all()
         error = np.abs(output.double().flatten().numpy() - expected).max() / size
-        # Every merge rounds its output to the format once more.
-        assert error <= numerics.BOUNDS[dtype]["output"] * max(1, math.log2(groups)), error
+        assert error <= numerics.output_bound(dtype, expected_lse, groups), error
         lse_error = abs(float(lse) - expected_lse) / max(1.0, abs(expected_lse))
         assert lse_error <= numerics.BOUNDS[dtype]["log_sum_exp"], lse_error
 
