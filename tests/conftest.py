@@ -28,6 +28,11 @@ from tests.tiny import tiny_tokenizer_folder
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_configure(config):
+    """The tier that pyproject.toml does not name: its tests skip themselves where there is no device."""
+    config.addinivalue_line("markers", "gpu: needs a CUDA device and skips without; run with: pytest -m gpu")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Before any fixture: no test connects to another machine."""
