@@ -36,9 +36,9 @@ _PASSED, _FAILED = 0, 1
 # (-1: it did not end). Nothing of this project is imported before the fork.
 _SERVER = """
 import json, os, signal, sys, time
-for name in ("torch", "transformers.models.auto.modeling_auto", "transformers.generation.utils",
-             "hypothesis.strategies", "pandas", "scipy.stats", "pyarrow.parquet", "duckdb", "datasets", "IPython", "matplotlib.pyplot",
-             "anywidget", "beartype", "jaxtyping", "statsmodels.stats.proportion", "papermill", "nbconvert", "choix"):
+for name in ("torch", "transformers.models.auto.modeling_auto", "transformers.generation.utils", "choix", "pandas",
+             "hypothesis.strategies", "scipy.stats", "pyarrow.parquet", "duckdb", "datasets", "IPython", "anywidget",
+             "matplotlib.pyplot", "beartype", "jaxtyping", "statsmodels.stats.proportion", "papermill", "nbconvert"):
     try:
         __import__(name)
     except ImportError:
