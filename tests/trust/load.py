@@ -242,7 +242,7 @@ def table(rows: Sequence[Grown]) -> list[list[str]]:
     lines = [["work", "size", "s at a quarter", "s", "MB at a quarter", "MB", "slope"]]
     for r in rows:
         seconds, memory = (f"{r.quarter_s:.2f}", f"{r.full_s:.2f}"), (f"{r.quarter_mb:.0f}", f"{r.full_mb:.0f}")
-        slope = f"{r.slope:.2f}" if r.full_s > 2 * FIXED else "-"
+        slope = f"{r.slope:.2f}" if r.quarter_s > 2 * FIXED else "-"  # below, the fixed cost is most of it
         lines.append([r.name, f"{r.size:,} {r.unit}", *seconds, *memory, slope])
     return lines
 
