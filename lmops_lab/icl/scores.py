@@ -6,7 +6,7 @@ read_scores(stored, length="mean", calibration="domain")   # does not
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from lmops_lab.icl.loaders import nearest
 from lmops_lab.icl.prompts import DOMAIN_TEXTS, PromptTokens
 from lmops_lab.icl.tasks import Example, Task
 from lmops_lab.models import LanguageModel
+from lmops_lab.outside import parse_json
 
 FORMAT = "lmops-lab scores 2"
 LENGTHS = ("sum", "mean", "pmi")
@@ -104,7 +105,13 @@ class StoredScores:
         """
         table = read_table(path, "score the task again", ("part", "row", "gold", "label", "value"))
         metadata = table.schema.metadata or {}
-        about = json.loads(metadata.get(b"lmops_lab", b"{}"))
+        try:
+            return cls._read(path, table, metadata, parse_json(metadata.get(b"lmops_lab", b"{}"), str(path)))
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{str(path)!r} is no whole {FORMAT!r} file ({error}); score the task again") from error
+
+    @classmethod
+    def _read(cls, path: Path | str, table: pa.Table, metadata: Mapping[bytes, bytes], about: Any) -> "StoredScores":
         if about.get("format") != FORMAT:
             raise ValueError(f"{str(path)!r} is no {FORMAT!r} file but {about.get('format')!r}; score the task again")
         count = len(about["labels"])
