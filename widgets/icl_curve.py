@@ -7,7 +7,6 @@ from typing import Any
 import anywidget
 import traitlets
 
-from lmops_lab.icl.calibration import CALIBRATIONS
 from lmops_lab.icl.curve import ICLCurve
 from lmops_lab.icl.exploring import Series, find_task, inspect_point, series_difference, series_points
 from lmops_lab.icl.figure import figure_as_svg
@@ -74,12 +73,13 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         self._tasks = {name: find_task(curve, tasks) for name, curve in self._curves.items()}
         known = list(dict.fromkeys(method for curve in given for method, _ in curve.points()))
         shown = [calibration] if isinstance(calibration, str) else list(calibration)
+        ways = [name for name in (given[0].calibrations if given else ()) if all(name in c.calibrations for c in given)]
         super().__init__(
-            available={"tasks": list(self._curves), "methods": known, "calibrations": list(CALIBRATIONS)},
+            available={"tasks": list(self._curves), "methods": known, "calibrations": ways},
             tasks=list(self._curves),
             methods=[name for name in methods or known if name in known],
-            calibrations=[name for name in shown if name in CALIBRATIONS],
-            message=_missing(given, methods or (), known, shown),
+            calibrations=[name for name in shown if name in ways],
+            message=_missing(given, methods or (), known, shown, ways),
         )
         self._extend()
         self.right = 0
@@ -95,8 +95,9 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         series = list(self.series)
         there = {tuple(one["name"]) for one in series}
         for calibration in self.calibrations:
-            if calibration not in CALIBRATIONS:
-                self.message = f"calibration {calibration!r} is unknown; choose among {', '.join(CALIBRATIONS)}"
+            ways = self.available["calibrations"]
+            if calibration not in ways:
+                self.message = f"calibration {calibration!r} is unknown; choose among {', '.join(ways)}"
                 continue
             for task, curve in self._curves.items():
                 for method in dict.fromkeys(method for method, _ in curve.points()):
@@ -138,7 +139,7 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         """What is shown as HTML without scripts: the curves, their numbers, the difference, the selected point."""
         parts = [html.notice(self.message)]
         curves = [self._curves[name] for name in self.tasks if name in self._curves]
-        calibrations = [name for name in self.calibrations if name in CALIBRATIONS]
+        calibrations = [name for name in self.calibrations if name in self.available["calibrations"]]
         if curves and calibrations:
             methods = [name for name in self.methods if name in methods_of(curves)]
             columns = curves[: max(1, _MOST_PANELS // len(calibrations))]
@@ -184,7 +185,11 @@ def _by_name(curves: Sequence[ICLCurve]) -> dict[str, ICLCurve]:
 
 
 def _missing(
-    curves: Sequence[ICLCurve], methods: Sequence[str], known: Sequence[str], calibrations: Sequence[str]
+    curves: Sequence[ICLCurve],
+    methods: Sequence[str],
+    known: Sequence[str],
+    calibrations: Sequence[str],
+    ways: Sequence[str],
 ) -> str:
     """What was asked for and is not there, in a sentence."""
     if not curves:
@@ -193,9 +198,9 @@ def _missing(
     absent = [name for name in methods if name not in known]
     if absent:
         words.append(f"The results have no method {', '.join(absent)}; they have {', '.join(known)}.")
-    unknown = [name for name in calibrations if name not in CALIBRATIONS]
+    unknown = [name for name in calibrations if name not in ways]
     if unknown:
-        words.append(f"There is no calibration {', '.join(unknown)}; there are {', '.join(CALIBRATIONS)}.")
+        words.append(f"There is no calibration {', '.join(unknown)}; there are {', '.join(ways)}.")
     return " ".join(words)
 
 

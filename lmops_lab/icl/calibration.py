@@ -35,27 +35,43 @@ def batch(scores: Scores, content_free: Scores) -> Scores:
     return log_softmax(scores, axis=-1) - _log_mean(scores)
 
 
-CALIBRATIONS: dict[str, Callable[[Scores, Scores], Scores]] = {"raw": raw, "contextual": contextual, "batch": batch}
+# "domain" is contextual calibration with random in-domain words for inputs (arXiv 2305.19148).
+CALIBRATIONS: dict[str, Callable[[Scores, Scores], Scores]] = {
+    "raw": raw,
+    "contextual": contextual,
+    "domain": contextual,
+    "batch": batch,
+}
 
 
-def calibrate(name: str, scores: Scores, content_free: Scores) -> Scores:
-    """Calibrated scores [queries, labels] (nats up to a constant a row); the largest is the answer.
+def calibrate(name: str, scores: Scores, content_free: Scores, domain: Scores | None = None) -> Scores:
+    """Calibrated scores [..., queries, labels] (nats up to a constant a row); the largest is the answer.
+
+    Matrices stacked along further axes are calibrated one by one, in one step.
+
+    Args:
+        content_free: label log-probabilities of the inputs without content: [inputs, labels].
+        domain: the same for random in-domain texts, which "domain" needs: [texts, labels].
 
     Raises:
-        ValueError: an unknown calibration, or scores that are not finite numbers.
+        ValueError: an unknown calibration, inputs that were not scored, or scores that are not finite numbers.
     """
     if name not in CALIBRATIONS:
         raise ValueError(f"calibration {name!r} is unknown; choose among {', '.join(CALIBRATIONS)}")
-    for what, array in (("scores", scores), ("content-free scores", content_free)):
+    inputs = {"contextual": content_free, "domain": domain}.get(name, scores)
+    if inputs is None or not inputs.size:
+        raise ValueError(f"the inputs that calibration {name!r} needs were not scored; score the task again with them")
+    if name == "domain":
+        content_free = inputs
+    for what, array in (("scores", scores), (f"scores of inputs for {name!r}", content_free)):
         if not np.isfinite(array).all():
-            row, label = np.argwhere(~np.isfinite(array))[0]
-            raise ValueError(
-                f"{what} hold {array[row, label]} at row {row}, label {label}; score them again in float32"
-            )
+            *several, row, label = np.argwhere(~np.isfinite(array))[0]
+            value = array[(*several, row, label)]
+            raise ValueError(f"{what} hold {value} at row {row}, label {label}; score them again in float32")
     return CALIBRATIONS[name](np.asarray(scores, float), np.asarray(content_free, float))
 
 
 def _log_mean(scores: Scores) -> Scores:
-    """Log of the mean label probability over the rows: [labels]."""
+    """Log of the mean label probability over the rows: [..., 1, labels]."""
     logs = log_softmax(scores, axis=-1)
-    return logsumexp(logs, axis=0) - np.log(len(logs))
+    return logsumexp(logs, axis=-2, keepdims=True) - np.log(logs.shape[-2])

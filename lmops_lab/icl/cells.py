@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 
 from lmops_lab.digests import digest_of
 from lmops_lab.files import atomic_file, write_text
+from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
 
-FORMAT = "lmops-lab cell 3"
+FORMAT = "lmops-lab cell 4"
+
+# What stands in the column "query" of inputs that are no queries.
+CONTENT_FREE_ROW, DOMAIN_ROW = -1, -2
 
 # What identifies a cell to a reader, as columns of its file, with their Arrow types. Empty where a setting has no
 # bearing: a zero-shot point has no seed, one long prompt no group size.
@@ -29,6 +33,10 @@ SETTINGS = {
     "own_weight": pa.string(),
     "bos": pa.string(),
     "balanced": pa.bool_(),
+    "order": pa.string(),
+    "corruption": pa.float64(),
+    "flipped": pa.bool_(),
+    "order_seed": pa.int64(),
 }
 
 
@@ -62,6 +70,7 @@ class Cell:
         content_free: the same for the inputs without content.
         gold: index of the right label of each query.
         queries: index of each query in the task's test examples.
+        domain: scores of random in-domain texts, for domain-context calibration; [0, labels] where there are none.
     """
 
     method: str
@@ -72,6 +81,17 @@ class Cell:
     gold: NDArray[np.int64]
     queries: NDArray[np.int64]
     cost: Cost
+    domain: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def calibrated(self, calibration: str) -> NDArray[np.floating]:
+        """Calibrated scores [queries, labels]; see `lmops_lab.icl.calibration.calibrate`."""
+        return calibrate(calibration, self.scores, self.content_free, self.domain)
+
+    @property
+    def calibrations(self) -> tuple[str, ...]:
+        """Names of the calibrations that this cell has the inputs for."""
+        has = {"contextual": len(self.content_free), "domain": len(self.domain)}
+        return tuple(name for name in CALIBRATIONS if has.get(name, True))
 
 
 def cell_name(config: Mapping[str, Any]) -> str:
@@ -98,6 +118,13 @@ def read_about(metadata: Mapping[bytes, bytes], name: str) -> dict[str, Any]:
     if about["format"] != FORMAT or digest_of([name, about]) != metadata[b"digest"].decode():
         raise ValueError(f"cell {name} is damaged or has another format ({about['format']}, this is {FORMAT})")
     return dict(about)
+
+
+def rows_of(cell: Cell) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """All inputs of a cell one below the other: query numbers (`CONTENT_FREE_ROW`, `DOMAIN_ROW`) and scores."""
+    parts = [cell.content_free, cell.domain] if len(cell.domain) else [cell.content_free]
+    marks = np.repeat([CONTENT_FREE_ROW, DOMAIN_ROW][: len(parts)], [len(part) for part in parts])
+    return np.concatenate([cell.queries, marks]), np.concatenate([cell.scores, *parts]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -130,8 +157,8 @@ class CellStore:
                 return None
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # a missing file is an OSError
             return None
-        real = asked >= 0
-        cell = Cell(*at, scores[real], scores[~real], gold[real], asked[real], cost)
+        real, free, domain = asked >= 0, asked == CONTENT_FREE_ROW, asked == DOMAIN_ROW
+        cell = Cell(*at, scores[real], scores[free], gold[real], asked[real], cost, scores[domain])
         return Stored(cell, table, about)
 
     def write(
@@ -160,10 +187,9 @@ class CellStore:
             "cost": asdict(cell.cost),
             "config": dict(config),
         }
-        rows = len(cell.gold) + len(cell.content_free)
-        without = np.full(len(cell.content_free), -1)
-        asked, gold = (np.concatenate([part, without]) for part in (cell.queries, cell.gold))
-        scores = np.concatenate([cell.scores, cell.content_free]).astype(np.float32)
+        asked, scores = rows_of(cell)
+        rows = len(asked)
+        gold = np.concatenate([cell.gold, np.full(rows - len(cell.gold), -1)])
         about["numbers"] = digest_of(name, scores, asked, gold)
         write_text(self.folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
         columns = {"cell": pa.array([name] * rows)}

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lmops_lab.digests import check_files, file_digests, read_record, write_record
 from lmops_lab.files import atomic_file
-from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
-from lmops_lab.icl.cells import Cell
+from lmops_lab.icl.calibration import calibrate
+from lmops_lab.icl.cells import CONTENT_FREE_ROW, DOMAIN_ROW, Cell, rows_of
 from lmops_lab.icl.statistics import Interval, accuracy, paired_difference
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ class ICLCurve:
 
     def scores(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.floating]:
         """Calibrated scores [seeds, queries, labels], nats up to a constant a row."""
-        return np.stack([calibrate(calibration, c.scores, c.content_free) for c in self._at(method, k)])
+        cells = self._at(method, k)
+        parts = [[getattr(cell, part) for cell in cells] for part in ("scores", "content_free", "domain")]
+        if all(len({array.shape for array in part}) == 1 for part in parts):  # one step for hundreds of seeds
+            scores, content_free, domain = map(np.stack, parts)
+            return calibrate(calibration, scores, content_free, domain if domain.size else None)
+        return np.stack([cell.calibrated(calibration) for cell in cells])
 
     def seeds(self, method: str, k: int) -> list[int]:
         """Seeds of a point, in the order of the rows of `correct`."""
@@ -77,6 +82,11 @@ class ICLCurve:
         return paired_difference(self.correct(*left, of_left), self.correct(*right, of_right))
 
     @property
+    def calibrations(self) -> tuple[str, ...]:
+        """Names of the calibrations that every point has the inputs for."""
+        return tuple(n for n in self.cells[0].calibrations if all(n in cell.calibrations for cell in self.cells))
+
+    @property
     def gold(self) -> NDArray[np.int64]:
         """Index of the right label of each query."""
         return self.cells[0].gold
@@ -86,12 +96,12 @@ class ICLCurve:
         """Accuracy of always answering the queries' most frequent label."""
         return float(np.bincount(self.gold).max() / len(self.gold))
 
-    def to_frame(self, calibrations: Sequence[str] = tuple(CALIBRATIONS)) -> pd.DataFrame:
-        """One row per method, k and calibration: accuracy, interval, spread of seeds, cost."""
+    def to_frame(self, calibrations: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per method, k and calibration (default: all there are): accuracy, interval, spread of seeds, cost."""
         rows = []
         for method, k in self.points():
             cells = self._at(method, k)
-            for calibration in calibrations:
+            for calibration in self.calibrations if calibrations is None else calibrations:
                 estimate = self.accuracy(method, k, calibration)
                 by_seed = self.correct(method, k, calibration).mean(1)
                 rows.append(
@@ -119,15 +129,15 @@ class ICLCurve:
         """One row per method, k, seed, query and label: the stored log-probabilities (nats)."""
         frames = []
         for cell in self.cells:
-            scores = np.concatenate([cell.scores, cell.content_free])  # content-free rows have query -1
-            free, labels = len(cell.content_free), len(self.labels)
+            asked, scores = rows_of(cell)
+            free, labels = len(asked) - len(cell.queries), len(self.labels)
             frames.append(
                 pd.DataFrame(
                     {
                         "method": cell.method,
                         "k": cell.k,
                         "seed": cell.seed,
-                        "query": np.repeat(np.concatenate([cell.queries, np.full(free, -1)]), labels),
+                        "query": np.repeat(asked, labels),
                         "gold": np.repeat([*(self.labels[i] for i in cell.gold), *[""] * free], labels),
                         "label": np.tile(self.labels, len(scores)),
                         "log_probability": scores.ravel(),
@@ -199,13 +209,16 @@ class ICLCurve:
             rows = long[(long.method == cost["method"]) & (long.k == cost["k"]) & (long.seed == cost["seed"])]
             scores = np.stack([rows[rows.label == name]["log_probability"].to_numpy() for name in labels], axis=1)
             first = rows[rows.label == labels[0]]
-            real = (first["query"] >= 0).to_numpy()
+            asked = first["query"].to_numpy()
+            real = asked >= 0
             gold = np.array([labels.index(g) for g in first["gold"][real]], dtype=np.int64)
             spent = Cost(**{name: cost[name] for name in Cost.__dataclass_fields__})
-            asked = first["query"].to_numpy()[real]
-            cells.append(
-                Cell(**key, scores=scores[real], content_free=scores[~real], gold=gold, queries=asked, cost=spent)
-            )
+            parts = {
+                "scores": scores[real],
+                "content_free": scores[asked == CONTENT_FREE_ROW],
+                "domain": scores[asked == DOMAIN_ROW],
+            }
+            cells.append(Cell(**key, **parts, gold=gold, queries=asked[real], cost=spent))
         return cls(tuple(cells), labels, manifest["about"], tuple(tuple(s) for s in manifest["skipped"]))
 
     def _at(self, method: str, k: int) -> list[Cell]:

@@ -1,6 +1,7 @@
 """How a seed becomes demonstrations, in one value: balance, order, wrong labels."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lmops_lab.icl.corruption import Share, corrupt_labels, flip_labels
 from lmops_lab.icl.demonstrations import ORDERS, draw_demonstrations, order_demonstrations
@@ -32,6 +33,14 @@ class Draw:
             raise ValueError(f"order is {self.order!r}; choose among {', '.join(ORDERS)}{hint}")
         if not 0 <= self.corruption <= 1:
             raise ValueError(f"corruption is {self.corruption}; give a share from 0 to 1 (0.25 is 25 %)")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What distinguishes it from other draws, in plain values; the seed of a shuffle only where there is one."""
+        known = asdict(self)
+        if self.order != "shuffled":
+            known.pop("order_seed")
+        return known
 
     @property
     def nested(self) -> bool:

@@ -84,7 +84,7 @@ def estimate(plan: SweepPlan, folder: Path) -> Estimate:
     usual = sum(factors.values()) / len(factors) if factors else 1.0
     seconds = sum(flops / speeds[name] * factors.get(name, usual) for name, flops in wanted.items())
     asked = [(w.pool.questions, len(points)) for w, points in work]
-    scored = sum(n * sum(map(len, (*q.queries, *q.content_free))) for q, n in asked)
+    scored = sum(n * sum(map(len, q.inputs)) for q, n in asked)
     return Estimate(
         cells=len(plan.points),
         missing=len(missing),
@@ -129,7 +129,7 @@ def _flops_to_score(lm: LanguageModel, pool: Pool, points: Sequence[Point]) -> f
     """The same for the own tokens of all queries, their attention to the context, and the vocabulary's scores."""
     config, asked = lm.model.config, pool.questions
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    queries = (*asked.queries, *asked.content_free)
+    queries = asked.inputs
     nodes = sum(len(label) - 1 for label in asked.labels)  # a label's last token is only read, not run
     own = sum(len(query) + nodes for query in queries)
     reading = 2 * int(config.vocab_size) * width * len(queries) * (1 + nodes)

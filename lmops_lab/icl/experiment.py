@@ -18,6 +18,7 @@ from lmops_lab.attention.methods import METHODS
 from lmops_lab.files import cache_folder
 from lmops_lab.icl.cells import Cell, CellStore, Cost
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
+from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.plan import DOUBLE, Plan, Point, Pool, Setting, make_plan
 from lmops_lab.icl.tasks import Task
 from lmops_lab.models import LanguageModel
@@ -38,7 +39,7 @@ def icl_curve(
     group_size: int = 16,
     bos: BosPolicy = "none",
     own_weight: OwnWeight = "groups",
-    balanced: bool = True,
+    draw: Draw = Draw(),  # noqa: B008 - frozen
     pool_groups: int | None = None,
     folder: Path | str | None = None,
     cache: GroupCache | None = None,
@@ -61,7 +62,8 @@ def icl_curve(
             one group can shift in its last digits with the largest k.
         bos: where the BOS token sits (see `encode_groups`).
         own_weight: weight of the query's own attention: "groups" (M), "sqrt_groups", "2groups" or a number.
-        balanced: draw every label equally often.
+        draw: how a seed becomes demonstrations: balance, order, wrong labels (see `Draw`). In another order than the
+            drawn one every k is encoded for itself.
         pool_groups: encode this many groups once for all seeds; each seed then chooses its groups among them (nested
             over k). The cheapest way to many seeds, whose draws overlap.
         folder: where finished points are kept; default the user's cache folder.
@@ -70,7 +72,7 @@ def icl_curve(
     Raises:
         ValueError: anything that cannot be run, before any slow work.
     """
-    setting = settings(k, methods, seeds, queries, group_size, bos, (own_weight,), balanced, pool_groups)
+    setting = settings(k, methods, seeds, queries, group_size, bos, (own_weight,), draw, pool_groups)
     plan = make_plan(lm, task, setting)
     store = CellStore(Path(folder) if folder else cache_folder() / "cells")
     cells: list[Cell] = []
@@ -97,7 +99,7 @@ def icl_curve(
         "group_size": group_size,
         "bos": bos,
         "own_weight": own_weight,
-        "balanced": balanced,
+        **draw.settings,
         "pool_groups": pool_groups,
         "device": str(lm.device),
         "number_format": lm.number_format.reason,
@@ -113,7 +115,7 @@ def settings(
     group_size: int,
     bos: BosPolicy,
     own_weights: Sequence[OwnWeight],
-    balanced: bool,
+    draw: Draw,
     pool_groups: int | None = None,
 ) -> Setting:
     """Settings of an experiment, in order and without repetition, with the versions that its numbers depend on.
@@ -128,7 +130,7 @@ def settings(
     ks = tuple(sorted(set(k)))
     ways = tuple(dict.fromkeys(methods))
     weights = tuple(dict.fromkeys(own_weights))
-    return Setting(ks, ways, drawn, queries, group_size, bos, weights, balanced, tuple(_versions()), pool_groups)
+    return Setting(ks, ways, drawn, queries, group_size, bos, weights, draw, tuple(_versions()), pool_groups)
 
 
 @functools.cache
@@ -250,8 +252,7 @@ def _score(
 ) -> Cell:
     asked = pool.questions
     spent = _Timer()
-    queries = [*asked.queries, *asked.content_free]
-    scores = _log_probabilities(lm, method, queries, asked.labels, context, own_weight).numpy()
+    scores = _log_probabilities(lm, method, asked.inputs, asked.labels, context, own_weight).numpy()
     cost = Cost(
         encode_s=encode_s,
         score_s=spent.seconds(),
@@ -260,9 +261,9 @@ def _score(
         groups=context.groups if context and k else 0,
         group_hits=hits,
     )
-    n = len(asked.queries)
+    n, free = len(asked.queries), len(asked.queries) + len(asked.content_free)
     gold, places = (np.array(values, dtype=np.int64) for values in (asked.gold, asked.places))
-    return Cell(method, k, seed, scores[:n], scores[n:], gold, places, cost)
+    return Cell(method, k, seed, scores[:n], scores[n:free], gold, places, cost, scores[free:])
 
 
 def _log_probabilities(

@@ -1,6 +1,7 @@
 """What an explorer of curves shows, as plain data: points, differences of two curves, one point from inside."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.special import softmax
 
 from lmops_lab.icl.comparison import Point, compare_answers
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
-from lmops_lab.icl.demonstrations import draw_demonstrations
+from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.metrics import confusion
 from lmops_lab.icl.statistics import accuracy
 from lmops_lab.icl.tasks import EMBEDDED_TASKS, Task, load_task
@@ -140,9 +141,10 @@ def _demonstrations(curve: ICLCurve, k: int, seeds: Sequence[int], task: Task | 
     """What each seed was shown: all, or the first and last few, in the order of the context."""
     if task is None or k == 0:
         return []
+    draw = Draw(**{f.name: curve.about[f.name] for f in fields(Draw) if curve.about.get(f.name) is not None})
     shown = []
     for seed in seeds:
-        drawn = draw_demonstrations(task.train, k, seed, balanced=bool(curve.about.get("balanced", True)))
+        drawn = draw.demonstrations(task, k, seed)
         half = MOST_DEMONSTRATIONS // 2
         kept = list(enumerate(drawn))
         if k > MOST_DEMONSTRATIONS:

@@ -1,18 +1,21 @@
 """A sweep's grid: which values of which settings, typed, with the nearest name for a mistyped one."""
 
 import difflib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lmops_lab.attention.context import OwnWeight
 from lmops_lab.icl.calibration import CALIBRATIONS
+from lmops_lab.icl.corruption import Share
+from lmops_lab.icl.demonstrations import ORDERS
+from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.experiment import DEFAULT_METHODS, METHODS
 from lmops_lab.icl.plan import check_own_weight
+from lmops_lab.outside import read_yaml
 from lmops_lab.weights import EMBEDDED
 
 _TASK_OPTIONS = ("name", "template", "labels", "label_column", "config", "train_split", "test_split")
@@ -26,12 +29,17 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "own_weight": (str, int, float),
     "bos": (str,),
     "balanced": (bool,),
+    "order": (str,),
+    "corruption": (int, float),
+    "flipped": (bool,),
+    "order_seed": (int,),
     "calibration": (str,),
 }
 _WORDS: dict[str, tuple[str, ...]] = {
     "method": METHODS,
     "calibration": tuple(CALIBRATIONS),
     "bos": ("none", "group", "shared"),
+    "order": ORDERS,
 }
 
 
@@ -56,6 +64,10 @@ class Grid:
     own_weight: tuple[OwnWeight, ...] = ("groups",)
     bos: tuple[str, ...] = ("none",)
     balanced: tuple[bool, ...] = (True,)
+    order: tuple[str, ...] = ("drawn",)
+    corruption: tuple[Share, ...] = (0,)
+    flipped: tuple[bool, ...] = (False,)
+    order_seed: tuple[int, ...] = (0,)
     calibration: tuple[str, ...] = tuple(CALIBRATIONS)
     queries: int = 200
     dtype: str = "auto"
@@ -94,10 +106,7 @@ class Grid:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no grid at {str(path)!r}; give a YAML or JSON file, or a sweep's folder")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path.name} is not YAML ({error})") from error
+        values = read_yaml(path)  # JSON is YAML, too
         if not isinstance(values, Mapping):
             raise ValueError(  # noqa: TRY004
                 f"{path.name} holds a {type(values).__name__}; it needs settings such as 'k: [0, 8]'"
@@ -107,6 +116,11 @@ class Grid:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `of` takes them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def draws(self) -> list[Draw]:
+        """Every way to draw demonstrations; equal ones (a shuffle's seed without a shuffle) once."""
+        asked = itertools.product(self.balanced, self.order, self.corruption, self.flipped, self.order_seed)
+        return list({json.dumps(draw.settings): draw for draw in itertools.starmap(Draw, asked)}.values())
 
     @property
     def combinations(self) -> int:
@@ -138,9 +152,11 @@ def _check(values: Mapping[str, Any]) -> None:
         check_own_weight(weight)
     for task in values.get("task", ()):
         _check_task(task)
-    for name, least in (("k", 0), ("seed", 0), ("group_size", 1)):
+    for name, least in (("k", 0), ("seed", 0), ("order_seed", 0), ("group_size", 1)):
         if min(values.get(name, [least])) < least:
             raise ValueError(f"grid: {name} is {list(values[name])}; it starts at {least}")
+    for share in values.get("corruption", ()):
+        Draw(corruption=share)
     queries = values.get("queries", 1)
     if isinstance(queries, bool) or not isinstance(queries, int) or queries < 1:
         raise ValueError(f"grid: queries is {queries!r}; give a whole number from 1")

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from lmops_lab.attention.context import BosPolicy, OwnWeight
-from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.cells import Cell
+from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.experiment import run_points, settings
 from lmops_lab.icl.plan import leave_one_out, make_plan
 from lmops_lab.icl.statistics import paired_difference
@@ -23,7 +23,7 @@ def leave_one_group_out(
     group_size: int = 16,
     bos: BosPolicy = "none",
     own_weight: OwnWeight = "groups",
-    balanced: bool = True,
+    draw: Draw = Draw(),  # noqa: B008 - frozen
     calibration: str = "batch",
 ) -> pd.DataFrame:
     """How much accuracy each group of demonstrations brings: with all groups minus without that one.
@@ -36,11 +36,11 @@ def leave_one_group_out(
     Raises:
         ValueError: fewer than two groups, or whatever `icl_curve` refuses.
     """
-    asked = settings([k], ["structured"], [seed], queries, group_size, bos, [own_weight], balanced)
+    asked = settings([k], ["structured"], [seed], queries, group_size, bos, [own_weight], draw)
     pool = leave_one_out(make_plan(lm, task, asked).pools[0])
 
     def right(cell: Cell) -> np.ndarray:
-        answers = calibrate(calibration, cell.scores, cell.content_free).argmax(-1)
+        answers = cell.calibrated(calibration).argmax(-1)
         return np.asarray(answers == cell.gold)[None]  # [1 seed, queries]
 
     (whole, everything), *others = run_points(lm, pool, pool.points)

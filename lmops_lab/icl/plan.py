@@ -10,7 +10,8 @@ from lmops_lab.attention.context import BosPolicy, OwnWeight, log_own_weight
 from lmops_lab.attention.grouping import group_by_count
 from lmops_lab.icl.cells import cell_name
 from lmops_lab.icl.curve import ZERO_SHOT
-from lmops_lab.icl.demonstrations import draw_demonstrations, draw_queries
+from lmops_lab.icl.demonstrations import draw_queries
+from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.prompts import PromptTokens
 from lmops_lab.icl.tasks import Example, Task
 from lmops_lab.models import LanguageModel
@@ -26,7 +27,8 @@ class Questions:
     """What is asked at every point of a task, in one model's tokens.
 
     Attributes:
-        queries: token ids of each query; content_free: of the inputs without content; labels: of each label.
+        queries: token ids of each query; content_free: of the inputs without content; domain: of random in-domain
+            texts; labels: of each label.
         gold: index of each query's right label.
         places: index of each query in the task's test examples.
         names: label names in the order of the scores.
@@ -34,15 +36,21 @@ class Questions:
 
     queries: tuple[Row, ...]
     content_free: tuple[Row, ...]
+    domain: tuple[Row, ...]
     labels: tuple[Row, ...]
     gold: tuple[int, ...]
     places: tuple[int, ...]
     names: tuple[str, ...]
 
     @property
+    def inputs(self) -> tuple[Row, ...]:
+        """All that is scored at a point: queries, then inputs without content, then in-domain texts."""
+        return (*self.queries, *self.content_free, *self.domain)
+
+    @property
     def own_tokens(self) -> int:
-        """Positions that the longest query, content-free ones included, needs with its label."""
-        return max(map(len, [*self.queries, *self.content_free])) + max(map(len, self.labels))
+        """Positions that the longest input needs with its label."""
+        return max(map(len, self.inputs)) + max(map(len, self.labels))
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Setting:
     group_size: int
     bos: BosPolicy
     own_weights: tuple[OwnWeight, ...]
-    balanced: bool
+    draw: Draw
     versions: tuple[str, ...]
     pool_groups: int | None = None
 
@@ -143,6 +151,10 @@ class Setting:
             raise ValueError(f"group_size is {self.group_size}; a group holds at least 1 demonstration")
         for weight in self.own_weights:
             check_own_weight(weight)
+        if self.pool_groups is not None and not self.draw.nested:
+            raise ValueError(
+                f"order is {self.draw.order!r}, but with pool_groups seeds choose whole groups; give one of them up"
+            )
         if self.pool_groups is not None:
             uneven = [k for k in self.ks if k % self.group_size]
             if uneven or max(self.ks) > self.pool_groups * self.group_size or "sequential" in self.methods:
@@ -177,6 +189,7 @@ def make_plan(lm: LanguageModel, task: Task, setting: Setting) -> Plan:
     questions = Questions(
         tuple(tuple(prompts.query(example)) for example in asked),
         tuple(map(tuple, prompts.content_free())),
+        tuple(map(tuple, prompts.domain())),
         prompts.labels,
         tuple(task.labels.index(example.label) for example in asked),
         tuple(places),
@@ -189,10 +202,9 @@ def make_plan(lm: LanguageModel, task: Task, setting: Setting) -> Plan:
     namer = _Namer(lm, task, setting, places)
     pools = [Pool("none", (), (0,), 1, setting.bos, questions, (namer.zero_shot(),))] if 0 in setting.ks else []
     skipped: dict[tuple[str, int], str] = {}
-    ks = tuple(k for k in setting.ks if k)
     grouped = [method for method in setting.methods if method != "sequential"]
     draws = _draws(task, setting)
-    for seed, drawn in draws.items() if ks else ():
+    for seed, ks, drawn in draws:
         tokens = tuple(map(tuple, prompts.demonstrations(drawn)))
         if grouped:
             _check_groups(tokens, seed, setting.group_size, lm.context_length, room)
@@ -233,13 +245,16 @@ def _examples(pool: Pool, groups: Sequence[int]) -> int:
     return sum(sizes[g] for g in groups)
 
 
-def _draws(task: Task, setting: Setting) -> dict[int, list[Example]]:
-    """Demonstrations of the largest k, by the seed that drew them."""
+def _draws(task: Task, setting: Setting) -> list[tuple[int, tuple[int, ...], list[Example]]]:
+    """Each encoding to be: the seed that drew it, the numbers of demonstrations cut from it, the demonstrations."""
+    ks = tuple(k for k in setting.ks if k)
+    if not ks:
+        return []
     if setting.pool_groups is not None:
-        size = setting.pool_groups * setting.group_size
-        return {0: draw_demonstrations(task.train, size, 0, balanced=setting.balanced)}
-    largest = max(setting.ks)
-    return {s: draw_demonstrations(task.train, largest, s, balanced=setting.balanced) for s in setting.seeds}
+        return [(0, ks, setting.draw.demonstrations(task, setting.pool_groups * setting.group_size, 0))]
+    # In another order than the drawn one, 8 demonstrations are not the first of 64: every k is a draw of its own.
+    cuts = [ks] if setting.draw.nested else [(k,) for k in ks]
+    return [(seed, cut, setting.draw.demonstrations(task, max(cut), seed)) for seed in setting.seeds for cut in cuts]
 
 
 def _check_groups(tokens: Sequence[Row], seed: int, group_size: int, positions: int, room: int) -> None:
@@ -265,7 +280,7 @@ class _Namer:
         return self._point(ZERO_SHOT, 0, 0, 1, {}, {})
 
     def sequential(self, k: int, seed: int) -> Point:
-        about = {"seed": seed, "balanced": self.setting.balanced}
+        about = {"seed": seed, **self.setting.draw.settings}
         return self._point("sequential", k, seed, 1, about, about)
 
     def grouped(self, methods: Sequence[str], ks: Sequence[int], draw_seed: int) -> list[Point]:
@@ -279,7 +294,7 @@ class _Namer:
         }
         for k in ks:
             for seed, order in orders.items():
-                about: dict[str, Any] = {"seed": seed, "balanced": setting.balanced, "group_size": size}
+                about: dict[str, Any] = {"seed": seed, **setting.draw.settings, "group_size": size}
                 depends = {**about, "aligned_to": max(ks) if k > size else k}  # groups end where the longest one does
                 chosen = None
                 if pooled:

@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
 from lmops_lab.icl.cells import SETTINGS, CellStore, Stored, read_about
 from lmops_lab.icl.grid import nearest
 
@@ -22,6 +21,10 @@ VIEWS = {
     "answers": "one row a cell, query and calibration: gold, answer, correct",
 }
 
+
+# Columns that may be empty and are no floats for it.
+_WHOLE = {"k": "Int64", "seed": "Int64", "group_size": "Int64", "order_seed": "Int64"}
+_WHOLE |= {"balanced": "boolean", "flipped": "boolean"}
 
 # A row of `stored` holds the scores of all labels; gold is -1 for inputs without content.
 _SCORES = f"""
@@ -109,7 +112,7 @@ def _about(found: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
         shown = {name: about["settings"].get(name) for name in SETTINGS}
         rest = {"queries": about["queries"], **about["cost"], "labels": about["labels"], "file": str(file)}
         rows.append({"cell": file.stem, **shown, **rest})
-    return pd.DataFrame(rows).astype({"k": "Int64", "seed": "Int64", "group_size": "Int64", "balanced": "boolean"})
+    return pd.DataFrame(rows).astype(_WHOLE)
 
 
 def _read(found: Sequence[tuple[Path, dict[str, Any]]]) -> Iterator[Stored]:
@@ -134,8 +137,8 @@ def _answers(stored: Sequence[Stored]) -> pd.DataFrame:
     settled: list[tuple[Any, ...]] = []
     for cell, table, about in stored:
         labels = np.array(about["labels"] or [str(i) for i in range(cell.scores.shape[1])])
-        for calibration in CALIBRATIONS:
-            answer = calibrate(calibration, cell.scores, cell.content_free).argmax(-1)
+        for calibration in cell.calibrations:
+            answer = cell.calibrated(calibration).argmax(-1)
             columns["calibration"].append(calibration)
             columns["query"].append(cell.queries)
             columns["gold"].append(labels[cell.gold])
@@ -143,8 +146,7 @@ def _answers(stored: Sequence[Stored]) -> pd.DataFrame:
             columns["correct"].append(answer == cell.gold)
             settled.append((table["cell"][0].as_py(), *(about["settings"].get(name) for name in SETTINGS)))
     counts = [len(part) for part in columns["query"]]
-    whole = {"k": "Int64", "seed": "Int64", "group_size": "Int64", "balanced": "boolean"}
-    first = pd.DataFrame(settled, columns=["cell", *SETTINGS]).astype(whole)
+    first = pd.DataFrame(settled, columns=["cell", *SETTINGS]).astype(_WHOLE)
     first["calibration"] = columns.pop("calibration")
     frame = first.loc[np.repeat(first.index, counts)].reset_index(drop=True)
     for name, parts in columns.items():

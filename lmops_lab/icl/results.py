@@ -11,7 +11,6 @@ import pandas as pd
 from lmops_lab.digests import read_record
 from lmops_lab.files import atomic_file, write_text
 from lmops_lab.icl import cells, experiment
-from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.grid import Grid
@@ -49,7 +48,7 @@ class Sweep:
         shown = calibrations or self.grid.calibration
         for name, settings, cell in self.cells():
             for calibration in shown:
-                right = calibrate(calibration, cell.scores, cell.content_free).argmax(-1) == cell.gold
+                right = cell.calibrated(calibration).argmax(-1) == cell.gold
                 found = {"accuracy": float(right.mean()), "queries": len(cell.gold), "groups": cell.cost.groups}
                 columns = {column: settings.get(column) for column in SETTINGS}
                 rows.append({**columns, "calibration": calibration, **found, "cell": name})

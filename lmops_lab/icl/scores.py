@@ -30,7 +30,6 @@ from lmops_lab.outside import parse_json
 
 FORMAT = "lmops-lab scores 2"
 LENGTHS = ("sum", "mean", "pmi")
-ALL_CALIBRATIONS = (*CALIBRATIONS, "domain")
 
 
 def _none() -> Scores:
@@ -202,17 +201,17 @@ def read_scores(stored: StoredScores, length: str = "sum", calibration: str = "r
     Raises:
         ValueError: an unknown word, or a part that was not scored.
     """
-    for what, word, known in (("length", length, LENGTHS), ("calibration", calibration, ALL_CALIBRATIONS)):
+    for what, word, known in (("length", length, LENGTHS), ("calibration", calibration, tuple(CALIBRATIONS))):
         if word not in known:
             raise ValueError(f"{what} is {word!r}; choose among {', '.join(known)}{nearest(word, known)}")
     free = {"contextual": "content_free", "domain": "domain"}.get(calibration)
     for part in (free, "unconditional" if length == "pmi" else None):
         if part is not None and not len(getattr(stored, part)):
             raise ValueError(f"{part} was not scored, which {length}/{calibration} needs; score the task again with it")
-    inputs = getattr(stored, free) if free else np.zeros((1, len(stored.labels)))
-    # Domain-context calibration is contextual calibration with other inputs.
-    name = "contextual" if calibration == "domain" else calibration
-    return calibrate(name, _of_length(stored, stored.scores, length), _of_length(stored, inputs, length))
+    scores, content_free, domain = (
+        _of_length(stored, part, length) for part in (stored.scores, stored.content_free, stored.domain)
+    )
+    return calibrate(calibration, scores, content_free, domain)
 
 
 def read_channel(stored: StoredScores, calibration: str = "raw") -> Scores:

@@ -202,9 +202,9 @@ def _load_task(task: str | Mapping[str, Any], given: Mapping[str, Task]) -> Task
 
 def _plans(grid: Grid, lm: LanguageModel, task: Task) -> Iterator[Plan]:
     for bos in grid.bos:
-        for balanced in grid.balanced:
+        for draw in grid.draws():
             for size in grid.group_size:
-                asked = (grid.k, grid.method, grid.seed, grid.queries, size, bos, grid.own_weight, balanced)
+                asked = (grid.k, grid.method, grid.seed, grid.queries, size, bos, grid.own_weight, draw)
                 yield make_plan(lm, task, experiment.settings(*asked))
 
 
@@ -242,7 +242,7 @@ def needed_space(plan: SweepPlan, names: set[str]) -> int:
     rows = 0
     for work in plan.works:
         asked = work.pool.questions
-        per_cell = (len(asked.queries) + len(asked.content_free)) * (4 * len(asked.labels) + 16) + 16_000
+        per_cell = len(asked.inputs) * (4 * len(asked.labels) + 16) + 16_000
         rows += per_cell * sum(point.name in names for point in work.pool.points)
     return rows
 

@@ -30,6 +30,7 @@ def synthetic_curve(
         scores = noise.normal(0, 1, (queries, count)) + np.linspace(bias, 0, count)
         scores[np.arange(queries), gold] += strength + item + effect
         free = np.linspace(bias, 0, count) + noise.normal(0, 0.05, (3, count))
+        domain = np.linspace(bias, 0, count) + noise.normal(0, 0.1, (20, count))
         cost = Cost(0.02 * k, 0.03 * queries * (1 + k / 200), 25 * k, 1_000_000 * k, max(1, k // 16) if k else 0)
         return Cell(
             method,
@@ -40,6 +41,7 @@ def synthetic_curve(
             gold,
             np.arange(queries),
             cost,
+            domain.astype(np.float32) - 5,
         )
 
     cells = [cell(ZERO_SHOT, 0, 0, 0.2)]

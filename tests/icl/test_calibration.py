@@ -37,7 +37,7 @@ def test_a_constant_bias_is_removed(name):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="calibration 'magic' is unknown; choose among raw, contextual, batch"):
+    with pytest.raises(ValueError, match="calibration 'magic' is unknown; choose among raw, contextual, domain, batch"):
         calibrate("magic", SCORES, FREE)
     broken = SCORES.copy()
     broken[1, 0] = math.nan

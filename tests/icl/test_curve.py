@@ -1,6 +1,7 @@
 """The experiment from draws to files, on a tiny model: exact reuse, resuming, bad input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 from lmops_lab import encode_groups, icl_curve, load_task
 from lmops_lab.attention.cache import GroupCache
 from lmops_lab.icl import experiment
+from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.demonstrations import draw_demonstrations, draw_queries
+from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.prompts import PromptTokens
 from lmops_lab.icl.tasks import Example, Task
 
@@ -117,10 +120,45 @@ def test_a_damaged_cell_is_scored_again(tiny, task, tmp_path):
 
 
 def test_settings_that_change_scores_do_not_share_cells(tiny, task, tmp_path):
-    for changes in ({}, {"own_weight": 1}, {"group_size": 2}, {"bos": "shared"}, {"queries": 9}, {"balanced": False}):
+    draws = [Draw(balanced=False), Draw(order="sorted"), Draw(corruption=0.5), Draw(flipped=True)]
+    draws += [Draw(order="shuffled", order_seed=seed) for seed in (0, 1)]
+    others = [{"own_weight": 1}, {"group_size": 2}, {"bos": "shared"}, {"queries": 9}]
+    for changes in ({}, *others, *({"draw": draw} for draw in draws)):
         before = len(list(tmp_path.glob("*.parquet")))
         run(tiny, task, tmp_path, methods=["structured"], k=[8], seeds=1, **changes)
         assert len(list(tmp_path.glob("*.parquet"))) == before + 1, changes
+
+
+@pytest.mark.parametrize("draw", [Draw(order="sorted"), Draw(order="shuffled", order_seed=3), Draw(corruption=0.5)])
+def test_a_draw_is_what_its_demonstrations_give(tiny, task, tmp_path, draw):
+    """Whether a smaller k is cut from a larger one (wrong labels) or is a draw of its own (another order)."""
+    curve = run(tiny, task, tmp_path, methods=["structured"], k=[3, 6], draw=draw)
+    prompts = PromptTokens.of(tiny, task)
+    queries = [prompts.query(task.test[i]) for i in draw_queries(task.test, 10)]
+    for k in (3, 6):
+        shown = prompts.demonstrations(draw.demonstrations(task, k, 2))
+        context = encode_groups(tiny, shown, group_size=3, bos="none", progress=False)
+        scores = tiny.score(queries, list(prompts.labels), context=context)
+        cell = next(c for c in curve.cells if (c.k, c.seed) == (k, 2))
+        # Six of a nested draw are aligned to the longest of all groups, as here; three alone are one ordinary prompt.
+        assert np.abs(cell.scores - scores.numpy()).max() < 1e-4
+    assert {name: curve.about[name] for name in draw.settings} == draw.settings
+
+
+def test_in_domain_texts_are_scored_stored_and_calibrate(curve, tiny, task, tmp_path):
+    prompts = PromptTokens.of(tiny, task)
+    cell = next(c for c in curve.cells if c.method == ZERO_SHOT)
+    assert np.abs(cell.domain - tiny.score(prompts.domain(), list(prompts.labels)).numpy()).max() < 1e-4
+    assert curve.calibrations == ("raw", "contextual", "domain", "batch")
+    curve.save(tmp_path)
+    back = ICLCurve.load(tmp_path)
+    for calibration in curve.calibrations:
+        assert np.allclose(back.scores("structured", 8, calibration), curve.scores("structured", 8, calibration))
+    assert np.allclose(cell.calibrated("domain"), calibrate("contextual", cell.scores, cell.domain))
+    without = replace(cell, domain=cell.domain[:0])
+    assert without.calibrations == ("raw", "contextual", "batch")
+    with pytest.raises(ValueError, match="the inputs that calibration 'domain' needs were not scored"):
+        without.calibrated("domain")
 
 
 def test_cached_groups_are_reused(tiny, task, tmp_path):
@@ -172,7 +210,7 @@ def test_saving_and_loading(curve, tmp_path):
 
 def test_frame_and_differences(curve):
     frame = curve.to_frame()
-    assert len(frame) == 3 * len(curve.points())
+    assert len(frame) == 4 * len(curve.points())
     assert (frame.low <= frame.accuracy).all()
     assert (frame.accuracy <= frame.high).all()
     row = frame[(frame.method == "structured") & (frame.k == 8) & (frame.calibration == "batch")].iloc[0]

@@ -12,6 +12,11 @@ def test_single_values_stand_for_lists_and_the_rest_has_defaults():
     assert Grid.of(grid.to_dict()) == grid
 
 
+def test_a_shuffles_seed_matters_to_shuffles_alone():
+    grid = Grid.of({"k": 8, "order": ["drawn", "shuffled"], "order_seed": [1, 2], "corruption": [0, 0.5]})
+    assert len(grid.draws()) == 2 * (1 + 2)
+
+
 def test_calibrations_multiply_the_table_alone():
     grid = Grid.of({"k": [0, 8], "seed": [1, 2], "calibration": ["raw", "batch"]})
     assert grid.combinations == 2 * 2 * 2 * 2
@@ -41,6 +46,8 @@ def test_a_grid_from_a_file(tmp_path):
         ({"k": ["8"]}, "k has '8', a str; it takes int"),
         ({"k": [True]}, "k has True, a bool"),
         ({"k": [0], "balanced": 1}, "balanced has 1, a int; it takes bool"),
+        ({"k": [0], "order": "sort"}, "order 'sort' is unknown; did you mean 'sorted'"),
+        ({"k": [0], "corruption": 25}, r"corruption is 25; .*0.25 is 25 %"),
         ({"k": [8, 8]}, "k has a value twice"),
         ({"k": [-1]}, r"k is \[-1\]; it starts at 0"),
         ({"k": [0], "group_size": 0}, "group_size is"),
@@ -58,7 +65,7 @@ def test_bad_grids(values, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- 1\n- 2\n", "holds a list"), ("k: [", "is not YAML"), ("\xff", "is not YAML|holds a str")]
+    ("text", "message"), [("- 1\n- 2\n", "holds a list"), ("k: [", "is not YAML"), ("\xff", "is not UTF-8 text")]
 )
 def test_bad_files(tmp_path, text, message):
     (tmp_path / "grid.yaml").write_bytes(text.encode("latin-1"))

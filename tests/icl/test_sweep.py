@@ -86,7 +86,7 @@ def test_equal_work_is_one_cell(done):
     # 1 zero-shot; per seed and k > 0: three own weights of the groups, one long prompt.
     assert len(cells) == 1 + 2 * 3 * (3 + 1)
     table = done.table()
-    assert len(table) == 3 * len(cells)
+    assert len(table) == 4 * len(cells)
     assert set(table[table.method == "sequential"].group_size.isna()) == {True}
     assert sorted(table.own_weight.dropna().unique()) == ["1", "2groups", "groups"]
     pd.testing.assert_frame_equal(pd.read_parquet(done.folder / "table.parquet"), table)
