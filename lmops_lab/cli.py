@@ -26,6 +26,11 @@ def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
     show = commands.add_parser("parameters", help="list a notebook's parameters and their defaults")
     show.add_argument("notebook")
     add_commands(commands)
+    rewriter = commands.add_parser("train-rewriter", help="train a prompt rewriter: supervised, then by reinforcement")
+    if "train-rewriter" in asked:
+        from lmops_lab.rewriting import commands as training
+
+        training.add_arguments(rewriter)
     commands.add_parser("train-emoji-world", help="train the offline picture world's models", add_help=False)
     if "run" in asked:
         _add_run(run)

@@ -37,8 +37,9 @@ class Grid(Protocol):
 class Generator(Protocol):
     """What is needed of an image generator (`lmops_lab.generation.images.ImageGenerator` is one)."""
 
-    def generate(self, prompts: Any, seeds: Any = 1, *, progress: bool = True, **settings: Any) -> Grid:
-        """Draw every prompt with every seed."""
+    @property
+    def generate(self) -> Callable[..., Grid]:
+        """`generate(prompts, seeds, *, progress, **settings)` draws every prompt with every seed."""
         ...
 
 

@@ -1,0 +1,161 @@
+"""`lmops-lab train-rewriter`: corpus, supervised training, reinforcement; the same command goes on where it stopped."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmops_lab.digests import read_record, write_record
+from lmops_lab.rewards.embedded import EMBEDDED as PICTURES
+from lmops_lab.weights import EMBEDDED
+
+if TYPE_CHECKING:
+    from lmops_lab.rewriting.corpus import Corpus
+
+_FOLDER = Path("runs/rewriter")
+_SETTINGS = "settings.json"
+# Settings that may differ between two calls on one folder: they make a training longer, not another one.
+_LENGTHS = ("supervised_steps", "steps", "folder", "status")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; `options.answer` is then the function that runs it and returns what to print."""
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help=f"where training is kept; default {_FOLDER}")
+    parser.add_argument("--base", default=EMBEDDED, help=f"causal language model to start from; default {EMBEDDED}")
+    parser.add_argument(
+        "--prompts", help="engineered prompts: a file, one a line, or a dataset; default the emoji world"
+    )
+    parser.add_argument(
+        "--pictures", default=PICTURES, help=f"text-to-image pipeline of the reward; default {PICTURES}"
+    )
+    parser.add_argument("--clip", default=PICTURES, help="CLIP that judges relevance and that the aesthetic head reads")
+    parser.add_argument("--head", default=PICTURES, help="aesthetic head: a file in LAION's format")
+    parser.add_argument("--pairs", type=int, default=12_000, help="engineered prompts of the emoji world's corpus")
+    parser.add_argument("--supervised-steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=200, help="of reinforcement")
+    parser.add_argument("--mode", default="rloo", help="rloo, grpo or ppo")
+    parser.add_argument("--kl", type=float, default=0.05, help="weight of the divergence from the supervised rewriter")
+    parser.add_argument("--ranks", type=int, nargs=2, default=(6, 4), metavar=("SUPERVISED", "REINFORCED"))
+    parser.add_argument("--seeds", type=int, default=2, help="pictures a prompt in the reward")
+    parser.add_argument("--picture-steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--status", action="store_true", help="say how far the training has come; train nothing")
+    parser.set_defaults(answer=train_rewriter)
+
+
+def train_rewriter(options: argparse.Namespace) -> str:
+    """Train what is missing in the folder, and say in words what is there.
+
+    Raises:
+        ValueError: a setting that cannot be, or a folder whose training has other settings.
+        FileNotFoundError: pictures, prompts or a base model that are not there. All before slow work.
+    """
+    _check(options)
+    folder: Path = options.folder
+    if options.status:
+        return _status(folder)
+    _same_settings(options)
+    # After the checks: torch and trl take seconds to load.
+    from lmops_lab.generation.images import ImageGenerator
+    from lmops_lab.rewards.aesthetic import Aesthetic
+    from lmops_lab.rewards.relevance import Relevance
+    from lmops_lab.rewriting.reinforcement import train_reinforced
+    from lmops_lab.rewriting.reward import PictureReward
+    from lmops_lab.rewriting.supervised import train_supervised
+    from lmops_lab.rewriting.training import Lora
+
+    settings = {"steps": options.picture_steps, "guidance": options.guidance}
+    relevance = Relevance.load(options.clip)
+    aesthetic = Aesthetic.load(relevance.encoder, options.head)
+    generator = ImageGenerator.load(options.pictures)
+    reward = PictureReward(generator, relevance, aesthetic, tuple(range(options.seeds)), settings)
+    corpus = _corpus(options)
+    training, held_out = corpus.split(seed=options.seed)
+    sizes = [Lora(rank=rank, alpha=2 * rank) for rank in options.ranks]
+    supervised = train_supervised(
+        training.pairs,
+        folder / "supervised",
+        base=options.base,
+        held_out=held_out.pairs[:256],
+        steps=options.supervised_steps,
+        lora=sizes[0],
+        seed=options.seed,
+    )
+    users = sorted({pair.source for pair in training.pairs if pair.kind == "content"})
+    reinforced = train_reinforced(
+        str(supervised.rewriter),
+        users,
+        reward,
+        folder / "reinforced",
+        mode=options.mode,
+        steps=options.steps,
+        kl=options.kl,
+        lora=sizes[1],
+        half=True,
+        seed=options.seed,
+    )
+    return f"{_status(folder)}\nload it with Rewriter.load({str(reinforced.rewriter)!r})"
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("pairs", "supervised_steps", "steps", "seeds", "picture_steps"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
+    if min(options.ranks) < 1:
+        raise ValueError(f"--ranks are {options.ranks}; both start at 1")
+    modes = ("rloo", "grpo", "ppo")
+    if options.mode not in modes:
+        raise ValueError(f"--mode is {options.mode!r}; choose {', '.join(modes)}")
+    if options.kl <= 0:
+        raise ValueError(f"--kl is {options.kl}; without a penalty the rewriter drifts from language: more than 0")
+
+
+def _same_settings(options: argparse.Namespace) -> None:
+    """Refuse to go on in a folder that was begun otherwise: its checkpoints are of another training."""
+    asked = {name: value for name, value in vars(options).items() if name not in (*_LENGTHS, "answer", "command")}
+    asked = json.loads(json.dumps(asked, default=str))
+    path = options.folder / _SETTINGS
+    if not path.is_file():
+        write_record(path, asked)
+        return
+    begun = read_record(path)
+    other = {name: (begun.get(name), value) for name, value in asked.items() if begun.get(name) != value}
+    if other:
+        words = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in other.items())
+        raise ValueError(
+            f"{str(options.folder)!r} holds a training with other settings ({words}); use another --folder"
+        )
+
+
+def _corpus(options: argparse.Namespace) -> "Corpus":
+    from lmops_lab.rewriting.corpus import Corpus, build_corpus, emoji_corpus, read_prompts
+
+    path = options.folder / "corpus.jsonl"
+    if not path.is_file():
+        if options.prompts:
+            corpus = build_corpus(read_prompts(options.prompts), kinds=("content", "shuffled"), seed=options.seed)
+        else:
+            corpus, _ = emoji_corpus(options.pairs, seed=options.seed)
+        corpus.save(path)
+    return Corpus.load(path)
+
+
+def _status(folder: Path) -> str:
+    """How far both trainings have come, from their curves."""
+    import pandas as pd
+
+    lines = []
+    for name, column in (("supervised", "loss"), ("reinforced", "reward")):
+        path = folder / name / "curve.csv"
+        if not path.is_file():
+            steps = sorted(folder.glob(f"{name}/checkpoints/checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+            lines.append(f"{name:11} {'not begun' if not steps else f'at {steps[-1].name}'}")
+            continue
+        curve = pd.read_csv(path)
+        values = curve[column].dropna() if column in curve else pd.Series(dtype=float)
+        shown = f"{column} {values.iloc[:5].mean():.3f} -> {values.iloc[-5:].mean():.3f}" if len(values) else ""
+        lines.append(
+            f"{name:11} finished, {int(curve['step'].max()) if 'step' in curve else len(curve)} steps  {shown}"
+        )
+    return "\n".join(lines)
