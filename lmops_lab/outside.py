@@ -60,7 +60,7 @@ def read_yaml(path: Path) -> Any:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else "?"
                 raise ValueError(f"{path.name} has the alias *{event.anchor} in line {line}; write the value out")  # noqa: TRY004, TRY301
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEPTH:
