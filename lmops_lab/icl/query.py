@@ -26,9 +26,11 @@ VIEWS = {
 _WHOLE = {"k": "Int64", "seed": "Int64", "group_size": "Int64", "order_seed": "Int64"}
 _WHOLE |= {"balanced": "boolean", "flipped": "boolean"}
 
+_QUOTED = [f'"{name}"' for name in SETTINGS]  # "order" is a word of SQL's own
+
 # A row of `stored` holds the scores of all labels; gold is -1 for inputs without content.
 _SCORES = f"""
-select cell, {", ".join(f"stored.{name}" for name in SETTINGS)}, query,
+select cell, {", ".join(f"stored.{name}" for name in _QUOTED)}, query,
        case when gold >= 0 then labels[gold + 1] end as gold, unnest(labels) as label, unnest(scores) as log_probability
 from stored join (select cell, labels from about) using (cell)
 """  # noqa: S608 - nothing but column names of this package
@@ -38,7 +40,8 @@ def query(sql: str, folders: Sequence[Path | str] = ("runs",)) -> pd.DataFrame:
     """The rows that a SQL statement gives over all finished cells in these folders and below.
 
     Three views are there: `cells` (settings, cost), `scores` (cell, query, label, log_probability) and `answers`
-    (cell, query, calibration, gold, answer, correct), the last two with the settings of their cell. For instance
+    (cell, query, calibration, gold, answer, correct), the last two with the settings of their cell ("order" in quotes:
+    it is a word of SQL). For instance
     `select task, method, k, avg(correct::int) from answers where calibration = 'batch' group by all order by all`.
 
     Raises:
@@ -47,7 +50,7 @@ def query(sql: str, folders: Sequence[Path | str] = ("runs",)) -> pd.DataFrame:
     """
     found = _found(folders)
     with duckdb.connect() as database:
-        shown = ", ".join(SETTINGS)
+        shown = ", ".join(_QUOTED)
         database.register("about", _about(found))
         settled = f"select cell, {shown}, * exclude (cell, {shown}, labels) from about"  # noqa: S608 - as above
         database.execute(f"create view cells as {settled}")
