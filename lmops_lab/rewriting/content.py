@@ -16,7 +16,8 @@ import re
 from dataclasses import dataclass
 
 _PARAMETER = re.compile(r"(?:^|\s)--?[a-z]+(?:\s+[\d:.]+)?|<[^<>]*>", re.IGNORECASE)
-_WEIGHTED = re.compile(r"[(\[{]+([^()\[\]{}]*?)(?::\s*-?[\d.]+)?[)\]}]+")
+# Begins at the first bracket of a run and keeps the whole run, so that thousands of open ones take no quadratic time.
+_WEIGHTED = re.compile(r"(?<![(\[{])[(\[{]++([^()\[\]{}]*?)(?::\s*-?[\d.]+)?[)\]}]+")
 _SEPARATOR = re.compile(r"[,;|\n]+|\.(?:\s+|$)")
 
 _LEXICON = frozenset(

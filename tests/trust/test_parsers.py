@@ -1,6 +1,8 @@
 """Broken files that the fuzzer found, kept so that each stays refused with one clear error."""
 
+import contextlib
 import json
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from lmops_lab.generation.png import CHUNK, provenance
 from lmops_lab.icl.loaders import read_rows
 from lmops_lab.icl.published import read_published
+from lmops_lab.rewriting.content import split_prompt
 from lmops_lab.rewriting.corpus import Corpus, read_prompts
 from lmops_lab.rewriting.loading import Card
 from lmops_lab.runs.parameters import parse_value, read_parameters
@@ -106,3 +109,13 @@ def test_a_recipe_with_values_of_other_types(tmp_path, changed):
         chunks.add_text(CHUNK, json.dumps(about))
         Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=chunks)
         refused(provenance, tmp_path / "a.png", "the recipe in .* cannot be read")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, "a fox" + "{" * 200_000, "([{" * 60_000, "(a" * 20_000, "(" + ":1" * 20_000]
+)
+def test_a_prompt_of_brackets_is_split_at_once(text):
+    start = time.process_time()
+    with contextlib.suppress(ValueError):
+        split_prompt(f"{text} fox")
+    assert time.process_time() - start < 2
