@@ -82,7 +82,7 @@ class ChoiceScores:
             FileNotFoundError: no such file.
             ValueError: a file that something else wrote, or a damaged one.
         """
-        table = read_table(path, "score the questions again")
+        table = read_table(path, "score the questions again", ("question", "choice", "gold", *_VALUES))
         found = (table.schema.metadata or {}).get(b"lmops_lab", b"").decode()
         if found != FORMAT:
             raise ValueError(f"{str(path)!r} is no {FORMAT!r} file but {found!r}; score the questions again")
@@ -90,12 +90,18 @@ class ChoiceScores:
         if not numbers or table.schema.metadata.get(b"digest", b"").decode() != _digest(table):
             raise ValueError(f"{str(path)!r} is not what was written (wrong digest); score the questions again")
         questions, choices, gold = (table[name].to_numpy() for name in ("question", "choice", "gold"))
+        whole = all(numbers.dtype.kind == "i" for numbers in (questions, choices, gold)) and len(questions)
+        if not whole or not (0 <= questions.min() <= questions.max() < len(questions) and choices.min() >= 0):
+            raise ValueError(f"{str(path)!r} numbers its questions and choices wrongly; score the questions again")
+        if (questions.max() + 1) * (choices.max() + 1) > _MOST_CELLS:
+            raise ValueError(f"{str(path)!r} has a choice {choices.max()}; score the questions again")
         arrays = {name: np.full((questions.max() + 1, choices.max() + 1), np.nan) for name in _VALUES}
         for name, array in arrays.items():
             array[questions, choices] = table[name].to_numpy()
         return cls(**arrays, gold=gold[choices == 0])
 
 
+_MOST_CELLS = 10_000_000  # of a table [questions, most choices], so that one wrong number takes no memory
 _VALUES = ("scores", "unconditional", "tokens", "characters")
 
 
