@@ -127,10 +127,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
         fits = about["format"] == FORMAT and {"versions", "cell_format", "grid", "cells", "labels"} <= about.keys()
         about = read_record(path) if fits else about
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        outside = [name for name in (about["cells"] if fits else ()) if not name.isidentifier() and not name.isalnum()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); its cells may be whole: remove that file and run the sweep again"
         ) from error
     if not fits:
         raise ValueError(f"{path} has format {about['format']!r}, this version reads {FORMAT!r}; use a new folder")
+    if outside:  # names become paths
+        raise ValueError(
+            f"{path} lists the cell {outside[0]!r}, which is no cell's name; run the sweep again elsewhere"
+        )
     return about
