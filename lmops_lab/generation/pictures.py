@@ -229,11 +229,12 @@ class ImageGrid:
         try:
             axes = tuple(Axis(str(axis["name"]), tuple(axis["points"])) for axis in about["axes"])
             names = [str(name) for name in about["pictures"]]
-        except (KeyError, TypeError) as error:
+            inside = [(folder / name).resolve().is_relative_to(folder.resolve()) for name in names]
+        except (KeyError, TypeError, ValueError) as error:  # a name may hold what no file's name can
             raise ValueError(f"{_MANIFEST} of {str(folder)!r} lists no grid ({error}); make it again") from error
-        outside = [name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())]
-        if outside:
-            raise ValueError(f"{_MANIFEST} of {str(folder)!r} names {outside[0]!r}, which is outside that folder")
+        if not all(inside):
+            first = names[inside.index(False)]
+            raise ValueError(f"{_MANIFEST} of {str(folder)!r} names {first!r}, which is outside that folder")
         pictures = []
         for name in names:
             made, image = read_picture(folder / name)
