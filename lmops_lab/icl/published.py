@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from lmops_lab.outside import read_text
+
 REQUIRED = ("source", "method", "k", "accuracy")
+_LONGEST_LINE = 10_000
 OPTIONAL = ("task", "low", "high", "model")
 
 
@@ -37,6 +40,9 @@ def read_published(path: Path | str) -> Published:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no table of published curves at {str(path)!r}")
+    longest = max(map(len, read_text(path).splitlines()), default=0)
+    if longest > _LONGEST_LINE:  # a hundred thousand cells would keep pandas busy for minutes
+        raise ValueError(f"{path.name} has a line of {longest:,} characters; a row of curves is shorter than this")
     try:
         table = pd.read_csv(path)
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
