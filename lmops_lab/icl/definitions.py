@@ -240,7 +240,7 @@ class TaskDefinition:
         return value
 
 
-_LONGEST = 1000  # characters of a path
+_LONGEST = 200  # bytes of one part of a path; most systems take 255
 _TEXT_LIST = "a text or a list of texts"
 _YAML_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(("name", "template", "data", "config", "train", "test", "kind"), ((str,), "a text")),
@@ -276,7 +276,8 @@ def read_definition(path: Path) -> TaskDefinition:
     for field in ("labels", "choices", "choice_keys"):
         if field in content:
             content[field] = _texts(content[field], f"{path.name}: {field}")
-    if len(content["data"]) > _LONGEST or not content["data"].isprintable():
+    longest = max(map(len, content["data"].encode("utf-8", "replace").split(b"/")))
+    if longest > _LONGEST or not content["data"].isprintable():
         raise ValueError(f"{path.name}: data is {content['data'][:80]!r}; give a path or a dataset's name")
     beside = path.parent / content["data"]
     if beside.exists():
