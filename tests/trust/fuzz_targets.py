@@ -19,16 +19,19 @@ from safetensors.torch import load
 from lmops_lab.attention.context import GroupedContext
 from lmops_lab.attention.files import load_context, save_context, tensors_digest
 from lmops_lab.cli import _parse
-from lmops_lab.digests import DamagedRecordError, _text
+from lmops_lab.digests import DamagedRecordError, _text, digest_of
 from lmops_lab.generation.pictures import ImageGrid
 from lmops_lab.generation.png import CHUNK, provenance, write_picture
+from lmops_lab.generation.recipe import FORMAT as PICTURE
 from lmops_lab.generation.recipe import Recipe
 from lmops_lab.icl.choices import ChoiceScores
+from lmops_lab.icl.choices import _digest as choices_digest
 from lmops_lab.icl.curve import ICLCurve
 from lmops_lab.icl.definitions import read_definition
 from lmops_lab.icl.grid import Grid
 from lmops_lab.icl.loaders import read_rows
 from lmops_lab.icl.published import read_published
+from lmops_lab.icl.results import FORMAT as SWEEP
 from lmops_lab.icl.results import read_manifest
 from lmops_lab.icl.scores import StoredScores
 from lmops_lab.icl.tasks import load_task, template_fields
@@ -36,6 +39,7 @@ from lmops_lab.rewriting.content import split_prompt
 from lmops_lab.rewriting.corpus import Corpus, build_corpus, read_prompts
 from lmops_lab.rewriting.loading import CARD, Card
 from lmops_lab.runs.grid import read_grid
+from lmops_lab.runs.jobs import FORMAT as JOB
 from lmops_lab.runs.jobs import STATUS, read_status
 from lmops_lab.runs.parameters import check_parameters, read_parameters
 from lmops_lab.runs.regression import METRICS, read_baseline, read_metrics
@@ -104,9 +108,10 @@ def packed_table(tree: Any) -> bytes:
     """A Parquet file of {"columns": {name: values}, "about": metadata}."""
     table = pa.table({name: pa.array(values) for name, values in tree["columns"].items()})
     about = tree.get("about")
-    if about is not None:
-        text = about if isinstance(about, str) else json.dumps(about)
-        table = table.replace_schema_metadata({"lmops_lab": text})
+    if isinstance(about, str):
+        table = table.replace_schema_metadata({"lmops_lab": about, "digest": choices_digest(table)})
+    elif about is not None:
+        table = table.replace_schema_metadata({"lmops_lab": json.dumps(about), "digest": digest_of(about)})
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
@@ -170,14 +175,14 @@ def targets(folder: Path) -> list[Target]:
         *_stores(folder),
         Target("vote file", "v.jsonl", (_VOTES,), packed_votes, _votes, (OtherVoteError,)),
         Target("job status", STATUS, (_STATUS,), packed_record, lambda path: read_status(path.parent), ()),
-        Target("sweep manifest", "sweep.json", (_SWEEP,), packed_json, lambda path: read_manifest(path.parent)),
+        Target("sweep manifest", "sweep.json", (_SWEEP,), packed_record, lambda path: read_manifest(path.parent)),
         Target("sweep grid", "grid.yaml", (_GRID,), packed_yaml, Grid.load),
         Target("run grid", "runs.yaml", (_RUNS,), packed_yaml, lambda path: read_grid(path, folder)),
         Target("notebook", "n.ipynb", (notebook,), packed_json, read_parameters),
         Target(
             "run parameters",
             "p.txt",
-            (["k=[0, 8]"], ["weight='a'"], ["name={'a': (1,)}"], ["seeds=None"]),
+            (["k=[0, [{'a': None}]]"], ["weight='a'"], ["k=(0, 8)"], ["seeds=None"]),
             packed_text,
             _words(lambda text: check_parameters(known, dict([_parse(text)]))),
         ),
@@ -231,7 +236,7 @@ def _stores(folder: Path) -> list[Target]:
     recipe = Recipe("a cat", "", 1, "p", "local-0", "PNDM", 2, 7.5, 8, 8, "float32", {"torch": "1"})
     write_picture(folder / "p.png", recipe, Image.new("RGB", (4, 4), "red"), None)
     made = provenance(folder / "p.png")
-    about = {"format": "lmops-lab picture 1", "key": made.key, "flagged": None, "pixels": made.pixels}
+    about = {"format": PICTURE, "key": made.key, "flagged": None, "pixels": made.pixels}
     name = f"{made.key}.png"
     grid = {"axes": [{"name": "prompt", "points": ["a cat"]}, {"name": "seed", "points": [1]}], "pictures": [name]}
 
@@ -311,7 +316,7 @@ _VOTES = [
     {"end": True},
 ]
 _STATUS = {
-    "format": "lmops-lab job 1",
+    "format": JOB,
     "state": "running",
     "done": 1,
     "total": 3,
@@ -327,7 +332,7 @@ _RUNS = {
     "grid": {"k": [[0], [8]], "weight": [1, "a"]},
     "points": [{"seeds": 1}],
 }
-_SWEEP = {"format": "lmops-lab sweep 1", "versions": ["0"], "cell_format": "c", "grid": {"k": [0]}}
+_SWEEP = {"format": SWEEP, "versions": ["0"], "cell_format": "c", "grid": {"k": [0]}}
 _SWEEP |= {"cells": {"a": {"k": 0}}, "labels": {"t": ["a"]}}
 _METRICS = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}, "loss": {"value": 1.0}}
 _BASELINE = {

@@ -248,8 +248,8 @@ def _fuzz(
     pool: list[tuple[Any, bytes]] = [(tree, target.pack(tree)) for tree in target.trees]
     for tree, data in pool:  # valid content is read, or the target itself is broken
         problem = _tried(target, data, home, lines, found)
-        if problem:
-            raise AssertionError(f"{target.name} does not read its own valid content {tree!r}:\n{problem[1]}")
+        if problem or found.errors[f"{target.name}: read"] != pool.index((tree, data)) + 1:
+            raise AssertionError(f"{target.name} does not read its own valid content {tree!r}:\n{problem}")
     for number in range(count):
         tree, data = draw.choice(pool)
         if tree is not None and draw.random() < 0.7:

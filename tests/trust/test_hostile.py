@@ -20,6 +20,7 @@ from lmops_lab.digests import write_record
 from lmops_lab.generation.pictures import ImageGrid
 from lmops_lab.icl.figure import figure_as_svg
 from lmops_lab.icl.grid import Grid
+from lmops_lab.icl.results import FORMAT, read_manifest
 from lmops_lab.rewards.aesthetic import AestheticHead
 from lmops_lab.rewriting.loading import load_causal
 from lmops_lab.runs.grid import Job, Outcome
@@ -177,12 +178,22 @@ def test_a_task_s_name_reads_no_other_file(name, monkeypatch, tmp_path):
     assert "root:" not in str(caught.value)  # nothing of a file that is no data is shown
 
 
-@pytest.mark.parametrize("name", ["../../secret.png", "/etc/passwd", "pictures/../../x.png"])
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/passwd", "pictures/../../x.png", "\ud800"])
 def test_a_grid_of_pictures_reads_nothing_outside_its_folder(tmp_path, name):
     folder = tmp_path / "grid"
     write_record(folder / "grid.json", {"axes": [], "pictures": [name]})
-    with pytest.raises(ValueError, match="which is outside that folder"):
+    with pytest.raises(ValueError, match="which is outside that folder|lists no grid"):
         ImageGrid.load(folder)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "..", "a/b", "a\\b", ""])
+def test_a_sweep_reads_no_cell_outside_its_folder(tmp_path, name):
+    about = {"format": FORMAT, "versions": [], "cell_format": "", "grid": {}, "labels": {}}
+    write_record(tmp_path / "sweep.json", {**about, "cells": {"a1": {}}})
+    assert read_manifest(tmp_path)["cells"] == {"a1": {}}
+    write_record(tmp_path / "sweep.json", {**about, "cells": {name: {}}})
+    with pytest.raises(ValueError, match="which is no cell's name"):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,23 @@ def test_a_value_that_is_nearly_a_literal_is_text():
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b" ", b"\xff", b"source,method,k,accuracy\na,b,1,1,1,1\n", b'a,"b\n', b"source,k\na,1,1\n"]
+    "content",
+    [
+        b"",
+        b" ",
+        b"\xff",
+        b"source,method,k,accuracy\na,b,1,1,1,1\n",
+        b'a,"b\n',
+        b"source,k\na,1,1\n",
+        b"k\n" + b"a," * 50_000,
+    ],
 )
 def test_broken_published_curves(tmp_path, content):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
-    refused(read_published, path, "a.csv is not a table in CSV|columns|more cells than the header")
+    refused(
+        read_published, path, "a.csv is not (UTF-8 text|a table in CSV)|columns|more cells than the header|a line of"
+    )
 
 
 @pytest.mark.parametrize("line", ["true", "1", "[{}]", "[" * 50_000, "\xff", '{"prompt": 1}', "9" * 5000])
