@@ -58,8 +58,11 @@ def calibrate(name: str, scores: Scores, content_free: Scores, domain: Scores | 
     """
     if name not in CALIBRATIONS:
         raise ValueError(f"calibration {name!r} is unknown; choose among {', '.join(CALIBRATIONS)}")
-    inputs = {"contextual": content_free, "domain": domain}.get(name, scores)
-    if inputs is None or not inputs.size:
+    scores, content_free = np.asarray(scores, float), np.asarray(content_free, float)
+    inputs = {"contextual": content_free, "domain": np.asarray([] if domain is None else domain, float)}.get(
+        name, scores
+    )
+    if not inputs.size:
         raise ValueError(f"the inputs that calibration {name!r} needs were not scored; score the task again with them")
     if name == "domain":
         content_free = inputs
@@ -68,7 +71,7 @@ def calibrate(name: str, scores: Scores, content_free: Scores, domain: Scores | 
             *several, row, label = np.argwhere(~np.isfinite(array))[0]
             value = array[(*several, row, label)]
             raise ValueError(f"{what} hold {value} at row {row}, label {label}; score them again in float32")
-    return CALIBRATIONS[name](np.asarray(scores, float), np.asarray(content_free, float))
+    return CALIBRATIONS[name](scores, content_free)
 
 
 def _log_mean(scores: Scores) -> Scores:
