@@ -64,7 +64,7 @@ def test_normalised_latents_have_unit_spread_and_change_no_picture(workshop):
     assert np.abs(latents.mean((0, 2, 3))).max() < 0.02
     assert np.abs(latents.std((0, 2, 3)) - 1).max() < 0.02
     assert np.abs(autoencoder.restore(plain, images) - before).max() <= 1
-    assert latents.shape == (96, 4, 16, 16)
+    assert latents.shape == (96, workshop.recipe.latent_channels, 16, 16)
 
 
 def test_the_picture_distance_sees_blur_that_pixels_forgive():

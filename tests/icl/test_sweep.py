@@ -257,7 +257,7 @@ def test_errors_come_before_any_work(grid, tmp_path, monkeypatch, changes, error
 def test_the_estimate_counts_what_is_missing(done, grid, tmp_path):
     plan = plan_sweep(done.grid)
     new = estimate(plan, tmp_path)
-    assert (new.cells, new.missing, new.rows) == (25, 25, 75)
+    assert (new.cells, new.missing, new.rows) == (25, 25, 100)
     assert new.seconds > 0
     assert new.memory > 0
     # Per seed: one prefix of 2, groups of 3 + 3 + 1, the rest of 4; a prompt of 7. Apart: 4 points of 2 + 4 + 7.
@@ -324,7 +324,7 @@ def test_the_command_line(done, grid, tmp_path, capsys):
     (tmp_path / "grid.yaml").write_text(json.dumps({**grid, "k": [0, 2]}))
     command = ["sweep", str(tmp_path / "grid.yaml"), "--folder", str(tmp_path / "out"), "--quiet"]
     assert main([*command, "--dry-run"]) == 0
-    assert "9 cells, 9 to do, 27 rows" in capsys.readouterr().out
+    assert "9 cells, 9 to do, 36 rows" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:

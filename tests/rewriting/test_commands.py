@@ -57,7 +57,7 @@ def test_both_trainings_run_once_and_go_on(parts, tmp_path, capsys, monkeypatch)
     assert cli.main(["train-rewriter", "--folder", str(tmp_path), "--status"]) == 0
     assert "reinforced  finished, 2 steps" in capsys.readouterr().out
     assert train(parts, tmp_path, **{**short, "--kl": 0.1}) == 2
-    assert "kl was 0.05 and is 0.1; use another --folder" in capsys.readouterr().err
+    assert "(kl was 0.05 and is 0.1); use another --folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
