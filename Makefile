@@ -41,7 +41,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(PARALLEL) $(BIN)/pytest $(WORKERS)
 	rm -rf $(TEST_CACHE)/cells $(TEST_CACHE)/groups
-	$(PARALLEL) LMOPS_LAB_CACHE=$(TEST_CACHE) $(BIN)/pytest $(WORKERS) --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
+	$(PARALLEL) LMOPS_LAB_CACHE=$(TEST_CACHE) $(BIN)/pytest $(WORKERS) --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 \
 		--nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
 
 lab: $(VENV)/.installed
