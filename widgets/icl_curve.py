@@ -15,6 +15,7 @@ from lmops_lab.icl.tasks import Task
 from widgets import html
 
 _MOST_PANELS = 6
+_MOST_LINES = 12  # more cannot be told apart in a picture
 _MOST_ROWS = 300
 
 
@@ -143,8 +144,10 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         if curves and calibrations:
             methods = [name for name in self.methods if name in methods_of(curves)]
             columns = curves[: max(1, _MOST_PANELS // len(calibrations))]
-            picture = figure_as_svg(curve_panels(columns, calibrations, methods=methods).figure)
+            picture = figure_as_svg(curve_panels(columns, calibrations, methods=methods[:_MOST_LINES]).figure)
             parts.append(f'<div style="background:#fff">{_sized(picture)}</div>')
+            if len(methods) > _MOST_LINES:
+                parts.append(html.notice(f"The picture shows {_MOST_LINES} of {len(methods)} methods; choose others."))
             if len(columns) < len(curves):
                 parts.append(html.notice(f"The picture shows {len(columns)} of {len(curves)} tasks, the table all."))
             parts.append(self._table())

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 from scipy.stats import norm
-from scipy.stats import t as student
 
 from lmops_lab.icl.curve import ICLCurve
 from lmops_lab.icl.statistics import (
@@ -189,11 +189,11 @@ def _reach(found: Crossed, seeds: int, items: int, level: float, power: float) -
     seed, item, rest = (float(v) for v in (found.seed_variance, found.item_variance, found.rest_variance))
     tail = (1 + level) / 2
     spread = seed / seeds + (item + rest / seeds) / items  # variance of the mean
-    half = float(norm.ppf(tail)) ** 2 * (item + rest / seeds) / items
+    half = float(ndtri(tail)) ** 2 * (item + rest / seeds) / items
     if seeds > 1:
         noise = rest / items * (_NOISE_TAKEN_FOR_SEEDS if seeds > 2 else 1.0)
-        half += float(student.ppf(tail, seeds - 1)) ** 2 * (seed + noise) / seeds
-    return float(np.sqrt(half) + norm.ppf(power) * np.sqrt(spread))
+        half += float(stdtrit(seeds - 1, tail)) ** 2 * (seed + noise) / seeds
+    return float(np.sqrt(half) + ndtri(power) * np.sqrt(spread))
 
 
 def _smallest(enough: Callable[[int], bool], low: int, high: int) -> int | None:

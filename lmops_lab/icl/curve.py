@@ -17,7 +17,7 @@ from lmops_lab.digests import check_files, file_digests, read_record, write_reco
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.cells import CONTENT_FREE_ROW, DOMAIN_ROW, Cell, rows_of
-from lmops_lab.icl.statistics import Interval, accuracy, paired_difference
+from lmops_lab.icl.statistics import Interval, accuracies, accuracy, paired_difference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +53,16 @@ class ICLCurve:
         """
         return self.answers(method, k, calibration) == self._at(method, k)[0].gold
 
+    def correct_at(self, points: Sequence[tuple[str, int]], calibration: str = "raw") -> list[NDArray[np.bool_]]:
+        """What `correct` says of each of these points, thousands of them in one step.
+
+        Raises:
+            ValueError: no such point or calibration.
+        """
+        cells = [self._at(*point) for point in points]
+        scores = iter(_calibrated([cell for of_point in cells for cell in of_point], calibration))
+        return [np.stack([next(scores).argmax(-1) for _ in of_point]) == of_point[0].gold for of_point in cells]
+
     def answers(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.int64]:
         """The answered label's index: [seeds, queries]."""
         return self.scores(method, k, calibration).argmax(-1)
@@ -60,11 +70,7 @@ class ICLCurve:
     def scores(self, method: str, k: int, calibration: str = "raw") -> NDArray[np.floating]:
         """Calibrated scores [seeds, queries, labels], nats up to a constant a row."""
         cells = self._at(method, k)
-        parts = [[getattr(cell, part) for cell in cells] for part in ("scores", "content_free", "domain")]
-        if all(len({array.shape for array in part}) == 1 for part in parts):  # one step for hundreds of seeds
-            scores, content_free, domain = map(np.stack, parts)
-            return calibrate(calibration, scores, content_free, domain if domain.size else None)
-        return np.stack([cell.calibrated(calibration) for cell in cells])
+        return np.stack(_calibrated(cells, calibration))
 
     def seeds(self, method: str, k: int) -> list[int]:
         """Seeds of a point, in the order of the rows of `correct`."""
@@ -81,7 +87,7 @@ class ICLCurve:
         of_left, of_right = (calibration, calibration) if isinstance(calibration, str) else calibration
         return paired_difference(self.correct(*left, of_left), self.correct(*right, of_right))
 
-    @property
+    @functools.cached_property
     def calibrations(self) -> tuple[str, ...]:
         """Names of the calibrations that every point has the inputs for."""
         return tuple(n for n in self.cells[0].calibrations if all(n in cell.calibrations for cell in self.cells))
@@ -99,11 +105,15 @@ class ICLCurve:
     def to_frame(self, calibrations: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per method, k and calibration (default: all there are): accuracy, interval, spread of seeds, cost."""
         rows = []
-        for method, k in self.points():
+        points = self.points()
+        names = list(self.calibrations if calibrations is None else calibrations)
+        correct = {name: self.correct_at(points, name) for name in names}
+        estimates = {name: accuracies(correct[name]) for name in names}
+        for number, (method, k) in enumerate(points):
             cells = self._at(method, k)
-            for calibration in self.calibrations if calibrations is None else calibrations:
-                estimate = self.accuracy(method, k, calibration)
-                by_seed = self.correct(method, k, calibration).mean(1)
+            for calibration in names:
+                estimate = estimates[calibration][number]
+                by_seed = correct[calibration][number].mean(1)
                 rows.append(
                     {
                         "method": method,
@@ -232,6 +242,15 @@ class ICLCurve:
         for cell in self.cells:
             points.setdefault((cell.method, cell.k), []).append(cell)
         return points
+
+
+def _calibrated(cells: Sequence[Cell], calibration: str) -> list[NDArray[np.floating]]:
+    """Calibrated scores of each cell, in one step where all have the same shape."""
+    parts = [[getattr(cell, part) for cell in cells] for part in ("scores", "content_free", "domain")]
+    if all(len({array.shape for array in part}) == 1 for part in parts):
+        scores, content_free, domain = map(np.stack, parts)
+        return list(calibrate(calibration, scores, content_free, domain if domain.size else None))
+    return [cell.calibrated(calibration) for cell in cells]
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from lmops_lab.icl.comparison import Point, compare_answers
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.metrics import confusion
-from lmops_lab.icl.statistics import accuracy
+from lmops_lab.icl.statistics import accuracies
 from lmops_lab.icl.tasks import EMBEDDED_TASKS, Task, load_task
 
 MOST_ITEMS = 100
@@ -31,25 +31,22 @@ class Series(NamedTuple):
 
 def series_points(curve: ICLCurve, series: Series) -> list[dict[str, Any]]:
     """Points of one line, k ascending: accuracy, interval, every seed's accuracy, cost."""
-    points = []
-    for method, k in curve.points():
-        if method != series.method:
-            continue
-        correct = curve.correct(method, k, series.calibration)
-        estimate, by_seed = accuracy(correct), correct.mean(1)
-        points.append(
-            {
-                "k": k,
-                "mean": round(estimate.mean, 5),
-                "low": round(estimate.low, 5),
-                "high": round(estimate.high, 5),
-                "seeds": [
-                    [seed, round(float(value), 5)] for seed, value in zip(curve.seeds(method, k), by_seed, strict=True)
-                ],
-                "queries": len(curve.gold),
-            }
-        )
-    return points
+    points = [point for point in curve.points() if point[0] == series.method]
+    tables = curve.correct_at(points, series.calibration)
+    return [
+        {
+            "k": k,
+            "mean": round(estimate.mean, 5),
+            "low": round(estimate.low, 5),
+            "high": round(estimate.high, 5),
+            "seeds": [
+                [seed, round(float(value), 5)]
+                for seed, value in zip(curve.seeds(method, k), table.mean(1), strict=True)
+            ],
+            "queries": len(curve.gold),
+        }
+        for (method, k), table, estimate in zip(points, tables, accuracies(tables), strict=True)
+    ]
 
 
 def series_difference(curves: Mapping[str, ICLCurve], left: Series, right: Series) -> list[dict[str, Any]]:

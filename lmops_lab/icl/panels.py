@@ -17,6 +17,7 @@ from lmops_lab.icl.comparison import simultaneous_bands
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.figure import MARKERS, STYLE, calibration_words, figure_as_svg, place_of, write_figure
 from lmops_lab.icl.published import Published
+from lmops_lab.icl.statistics import accuracies
 
 QUIET = "#6b6b6b"
 HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
@@ -113,10 +114,8 @@ def _curve_panel(
         of_method = [k for m, k in curve.points() if m == method]
         if not of_method:
             continue
-        tables = [curve.correct(method, k, calibration) for k in of_method]
-        estimates = (
-            simultaneous_bands(tables) if simultaneous else [curve.accuracy(method, k, calibration) for k in of_method]
-        )
+        tables = curve.correct_at([(method, k) for k in of_method], calibration)
+        estimates = simultaneous_bands(tables) if simultaneous else accuracies(tables)
         rows += [
             {"method": method, "k": k, "accuracy": e.mean, "low": e.low, "high": e.high, "seeds": len(table)}
             for k, e, table in zip(of_method, estimates, tables, strict=True)
@@ -129,9 +128,10 @@ def _curve_panel(
         else:
             axes.fill_between(x, lows, highs, color=colour, alpha=0.16, linewidth=0)
             axes.plot(x, means, color=colour, marker=marker, zorder=3)
-        for at, table in zip(x, tables, strict=True):
-            if len(table) > 1:
-                axes.scatter(np.full(len(table), at), table.mean(1), s=8, color=colour, alpha=0.5, linewidth=0)
+        several = [(at, table.mean(1)) for at, table in zip(x, tables, strict=True) if len(table) > 1]
+        if several:
+            at = np.concatenate([np.full(len(seeds), at) for at, seeds in several])
+            axes.scatter(at, np.concatenate([seeds for _, seeds in several]), s=8, color=colour, alpha=0.5, linewidth=0)
         if method == ZERO_SHOT:
             axes.axhline(means[0], color=colour, linestyle="--", linewidth=1, alpha=0.5, zorder=1)
             axes.annotate("zero-shot", (x[0], highs[0]), (-4, 3), textcoords="offset points", ha="left", va="bottom",

@@ -24,6 +24,7 @@ A percentile bootstrap covers some 80 % with three seeds that differ (`two_facto
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -166,6 +167,18 @@ def accuracy(correct: Correct, *, level: float = 0.95) -> Interval:
     """
     check_table(correct)
     return Interval(*(float(bound) for bound in share_bounds(correct, level)))
+
+
+def accuracies(tables: Sequence[Correct], *, level: float = 0.95) -> list[Interval]:
+    """What `accuracy` says of each table, those of one shape in one step."""
+    found: list[Interval | None] = [None] * len(tables)
+    for shape in {table.shape for table in tables}:
+        numbers = [number for number, table in enumerate(tables) if table.shape == shape]
+        check_table(tables[numbers[0]])
+        bounds = share_bounds(np.stack([tables[number] for number in numbers]), level)
+        for number, *values in zip(numbers, *bounds, strict=True):
+            found[number] = Interval(*(float(value) for value in values))
+    return [interval for interval in found if interval is not None]
 
 
 def difference_table(left: Correct, right: Correct) -> Floats:

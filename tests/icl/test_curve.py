@@ -15,6 +15,7 @@ from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.demonstrations import draw_demonstrations, draw_queries
 from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.prompts import PromptTokens
+from lmops_lab.icl.statistics import accuracy
 from lmops_lab.icl.tasks import Example, Task
 
 KS = [0, 2, 4, 7, 8]
@@ -216,6 +217,11 @@ def test_frame_and_differences(curve):
     row = frame[(frame.method == "structured") & (frame.k == 8) & (frame.calibration == "batch")].iloc[0]
     difference = curve.difference(("structured", 8), (ZERO_SHOT, 0), "batch")
     assert difference.mean == pytest.approx(row.accuracy - curve.accuracy(ZERO_SHOT, 0, "batch").mean)
+    for (method, k), together in zip(curve.points(), curve.correct_at(curve.points(), "batch"), strict=True):
+        alone = curve.correct(method, k, "batch")
+        assert np.array_equal(alone, together)
+        row = frame[(frame.method == method) & (frame.k == k) & (frame.calibration == "batch")].iloc[0]
+        assert (row.accuracy, row.low, row.high) == pytest.approx(accuracy(alone), abs=1e-12)
     assert 0.4 <= curve.majority <= 1
     with pytest.raises(ValueError, match="has no point 'structured' at k = 99"):
         curve.accuracy("structured", 99)

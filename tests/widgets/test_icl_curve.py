@@ -192,13 +192,17 @@ def test_two_curves_of_one_task_keep_apart(other):
 
 
 def test_ten_thousand_rows():
-    """100 methods at 50 k and 2 seeds: shown within seconds, in messages far below 10 MB."""
+    """100 methods at 50 k and 2 seeds: shown within seconds, in messages far below 10 MB; the static page says what it
+    leaves out."""
     one = synthetic_curve("many", ks=(8,), seeds=2, queries=20, methods=("structured",))
     model = [cell for cell in one.cells if cell.method == "structured"]
     cells = [replace(cell, method=f"m{m}", k=k) for m in range(100) for k in range(1, 51) for cell in model]
     start = time.process_time()  # the machine may be shared
     widget = ICLCurveExplorer(ICLCurve(tuple(cells), one.labels, one.about))
+    page = widget.fallback()
     assert time.process_time() - start < 20
+    assert "The picture shows 12 of 100 methods; choose others." in page
+    assert "4,700 more rows are left out." in page
     assert sum(len(line["points"]) for line in widget.series) == 5000
     assert len(json.dumps(widget.get_state(["series"]))) < 2e6
 
