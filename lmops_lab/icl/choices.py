@@ -1,6 +1,6 @@
 """Multiple-choice questions: every choice scored once; sum, mean and PMI read from the store."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from lmops_lab.attention.context import GroupedContext, OwnWeight
+from lmops_lab.attention.grouping import Tokens
 from lmops_lab.digests import digest_of, read_table
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import Scores
@@ -18,9 +19,13 @@ from lmops_lab.icl.loaders import nearest
 from lmops_lab.icl.prompts import PromptTokens
 from lmops_lab.icl.tasks import MULTIPLE_CHOICE, Example, Task, template_fields
 from lmops_lab.models import LanguageModel
+from lmops_lab.shapes import LabelScores
 
 FORMAT = "lmops-lab choices 2"
 LENGTHS = ("sum", "mean", "characters", "pmi")
+
+# How a curve's calibrations, as it calls them, are read from scored choices: the sum is as it comes from the model.
+READINGS = {"raw": "sum", "mean": "mean", "characters": "characters", "pmi": "pmi"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +161,24 @@ def _scored(
     context: GroupedContext | None,
     own_weight: OwnWeight,
 ) -> Scores:
-    """Log-probabilities [queries, answers]; equal answers are scored once, and a single one is no problem."""
-    distinct = [list(answer) for answer in dict.fromkeys(map(tuple, answers))]
+    def score(rows: Sequence[Tokens], labels: Sequence[Tokens]) -> LabelScores:
+        return lm.score(rows, labels, context=context, own_weight=own_weight)
+
+    return score_distinct(score, queries, answers)
+
+
+def score_distinct(
+    score: Callable[[Sequence[Tokens], Sequence[Tokens]], LabelScores],
+    queries: Sequence[Tokens],
+    answers: Sequence[Tokens],
+) -> Scores:
+    """Log-probabilities [queries, answers]; equal answers are scored once, and a single one is no problem.
+
+    Args:
+        score: log-probabilities [queries, labels] of two or more different labels, all as token ids.
+    """
+    distinct = list(dict.fromkeys(map(tuple, answers)))
     # Scoring compares two labels or more; another one of a single token costs nothing.
-    padded = distinct if len(distinct) > 1 else [*distinct, [0 if distinct[0] != [0] else 1]]
-    found = lm.score(queries, padded, context=context, own_weight=own_weight).double().numpy()
-    return found[:, [distinct.index(answer) for answer in answers]]
+    padded = distinct if len(distinct) > 1 else [*distinct, (0,) if distinct[0] != (0,) else (1,)]
+    found = score(queries, padded).double().numpy()
+    return found[:, [distinct.index(tuple(answer)) for answer in answers]]

@@ -95,11 +95,18 @@ class PromptTokens:
 
     def content_free(self) -> list[list[int]]:
         """Tokens of the queries without content."""
-        queries = [self.lm.tokens(self.task.fill(text)) for text in CONTENT_FREE]
-        return [tokens for tokens in queries if tokens]  # a template of nothing but a field leaves nothing
+        return [self.lm.tokens(text) for text in self.content_free_texts()]
+
+    def content_free_texts(self) -> list[str]:
+        """The queries without content as text; a template of nothing but a field leaves nothing of an empty one."""
+        return [text for text in map(self.task.fill, CONTENT_FREE) if self.lm.tokens(text)]
 
     def domain(self, count: int = DOMAIN_TEXTS, seed: int = 0) -> list[list[int]]:
-        """Tokens of queries made of random in-domain words: what the model says about the domain, not about a text.
+        """Tokens of queries made of random in-domain words: what the model says about the domain, not about a text."""
+        return [self.lm.tokens(text) for text in self.domain_texts(count, seed)]
+
+    def domain_texts(self, count: int = DOMAIN_TEXTS, seed: int = 0) -> list[str]:
+        """Queries made of random in-domain words, as text.
 
         Every field gets words drawn from that field of the training examples (no query is looked at), as many as it
         has on average (arXiv 2305.19148).
@@ -112,7 +119,7 @@ class PromptTokens:
         queries = []
         for _ in range(count):
             drawn = {name: " ".join(rng.choice(pools[name] or [""], size=sizes[name])) for name in names}
-            queries.append(self.lm.tokens(self.task.query(drawn)))
+            queries.append(self.task.query(drawn))
         return queries
 
     def premise(self) -> list[int]:

@@ -176,8 +176,8 @@ def accuracies(tables: Sequence[Correct], *, level: float = 0.95) -> list[Interv
         numbers = [number for number, table in enumerate(tables) if table.shape == shape]
         check_table(tables[numbers[0]])
         bounds = share_bounds(np.stack([tables[number] for number in numbers]), level)
-        for number, *values in zip(numbers, *bounds, strict=True):
-            found[number] = Interval(*(float(value) for value in values))
+        for row, number in enumerate(numbers):
+            found[number] = Interval(*(float(np.asarray(side)[row]) for side in bounds))
     return [interval for interval in found if interval is not None]
 
 
