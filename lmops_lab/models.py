@@ -17,7 +17,7 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from lmops_lab import machine, weights
+from lmops_lab import machine, origins
 from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight
 from lmops_lab.attention.files import load_context
 from lmops_lab.attention.forward import key_value_shapes, position_limit
@@ -252,7 +252,7 @@ def _until(text: str, stops: Sequence[str]) -> str:
     return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
 
 
-def load_model(name: str = weights.EMBEDDED, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
+def load_model(name: str = origins.EMBEDDED, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
     """Load a causal language model and install structured attention in it.
 
     Args:
@@ -268,12 +268,12 @@ def load_model(name: str = weights.EMBEDDED, *, dtype: str = "auto", device: str
     where = machine.choose_device(device)
     number_format = machine.choose_dtype(dtype, where)
     machine.keep_freed_memory()
-    source = weights.locate(name)
+    source = origins.locate(name)
     options = {"revision": source.hub_revision} if source.hub_revision else {}
-    with weights.explained(name):
+    with origins.explained(name):
         config = AutoConfig.from_pretrained(str(source.path), trust_remote_code=False, **options)
     check_config(config)
-    with weights.explained(name), weights.quiet(source):
+    with origins.explained(name), origins.quiet(source):
         model = AutoModelForCausalLM.from_pretrained(
             str(source.path), dtype=number_format.dtype, use_safetensors=True, trust_remote_code=False, **options
         )

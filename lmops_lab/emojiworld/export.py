@@ -18,10 +18,12 @@ from lmops_lab.emojiworld.loop import Progress
 from lmops_lab.emojiworld.recipe import STAGES
 from lmops_lab.emojiworld.recogniser import CONFIG, WEIGHTS, Recogniser
 from lmops_lab.emojiworld.train import UnfinishedError, Workshop
+from lmops_lab.generation.sources import RECOMMENDED
 
-PICTURES = Path(__file__).parents[1] / "pictures"
+PICTURES = Path(__file__).parents[1] / "weights" / "pictures"
 PIPELINE, CLIP, HEAD, RECOGNISER, TRAINING = "pipeline", "clip", "aesthetic.safetensors", "recogniser", "training.json"
 LARGEST_MB = 30.0
+DRAWING = {"steps": 20, "guidance": 4.0}  # what `ImageGenerator` takes unless it is told otherwise
 
 
 def build_pipeline(workshop: Workshop) -> StableDiffusionPipeline:
@@ -90,6 +92,7 @@ def _write(workshop: Workshop, folder: Path, status: dict[str, Progress], evalua
     for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         nn.Module.half(part)
     pipeline.save_pretrained(folder / PIPELINE)
+    (folder / PIPELINE / RECOMMENDED).write_text(json.dumps(DRAWING, indent=1) + "\n", encoding="utf-8")
     _loads_as_float32(folder / PIPELINE / "text_encoder")
     clip.half().save_pretrained(folder / CLIP)
     _loads_as_float32(folder / CLIP)

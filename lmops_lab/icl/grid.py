@@ -15,8 +15,8 @@ from lmops_lab.icl.demonstrations import ORDERS
 from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.experiment import DEFAULT_METHODS, METHODS
 from lmops_lab.icl.plan import check_own_weight
+from lmops_lab.origins import EMBEDDED
 from lmops_lab.outside import read_yaml
-from lmops_lab.weights import EMBEDDED
 
 _TASK_OPTIONS = ("name", "template", "labels", "label_column", "config", "train_split", "test_split")
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lmops_lab import machine, weights
+from lmops_lab import machine, origins
 from lmops_lab.attention.probe import check_config
 from lmops_lab.models import LanguageModel
 
@@ -18,9 +18,9 @@ def outline_model(name: str, *, dtype: str = "auto", device: str = "auto") -> La
         FileNotFoundError: no such model.
     """
     number_format = machine.choose_dtype(dtype, machine.choose_device(device))
-    source = weights.locate(name)
+    source = origins.locate(name)
     options = {"revision": source.hub_revision} if source.hub_revision else {}
-    with weights.explained(name):
+    with origins.explained(name):
         config = AutoConfig.from_pretrained(str(source.path), trust_remote_code=False, **options)
         tokenizer = AutoTokenizer.from_pretrained(str(source.path), trust_remote_code=False, **options)
     check_config(config)

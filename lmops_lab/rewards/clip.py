@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, PreTrainedConfig
 
-from lmops_lab import machine, weights
+from lmops_lab import machine, origins
 from lmops_lab.rewards.cache import picture_hash
 from lmops_lab.rewards.embedded import CLIP, EMBEDDED, embedded
 
@@ -87,7 +87,7 @@ class ClipEncoder:
                 f"{HUB_CLIP!r}"
             )
         try:
-            with weights.quiet(source):
+            with origins.quiet(source):
                 model = CLIPModel.from_pretrained(
                     str(source.path), dtype=number_format.dtype, use_safetensors=True, **_options(source)
                 )
@@ -190,26 +190,26 @@ def unit(vectors: Features) -> Features:
     return vectors / torch.where(norms == 0, 1.0, norms)
 
 
-def _options(source: weights.Source) -> dict[str, Any]:
+def _options(source: origins.Source) -> dict[str, Any]:
     return {"revision": source.hub_revision} if source.hub_revision else {}
 
 
-def _model_type(source: weights.Source) -> str | None:
+def _model_type(source: origins.Source) -> str | None:
     """What kind of model a configuration describes; a CLIPModel would load another kind with random weights."""
     config, _ = PreTrainedConfig.get_config_dict(str(source.path), **_options(source))
     return config.get("model_type")
 
 
-def _locate(name: str) -> weights.Source:
+def _locate(name: str) -> origins.Source:
     """A model's place; the message about a missing one speaks of CLIP."""
     if not name.strip():
         raise ValueError(f"the CLIP model's name is empty; give {EMBEDDED!r}, a Hub id or a local folder")
     if name == EMBEDDED:
-        return weights.locate(str(embedded(CLIP, HUB_CLIP)))
+        return origins.locate(str(embedded(CLIP, HUB_CLIP)))
     if Path(name).expanduser().is_dir():
-        return weights.locate(name)
+        return origins.locate(name)
     with contextlib.suppress(FileNotFoundError):
-        return weights.locate(name)
+        return origins.locate(name)
     raise FileNotFoundError(
         f"there is no CLIP model at {name!r}: give {EMBEDDED!r} (embedded), a Hub id such as {HUB_CLIP!r} (needs a "
         "network once) or an existing folder"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 EMBEDDED = "emoji"
-FOLDER = Path(__file__).parents[1] / "pictures"
+FOLDER = Path(__file__).parents[1] / "weights" / "pictures"
 PIPELINE, CLIP, AESTHETIC = FOLDER / "pipeline", FOLDER / "clip", FOLDER / "aesthetic.safetensors"
 TRAIN = "lmops-lab train-emoji-world"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmops_lab.digests import read_record, write_record
+from lmops_lab.origins import EMBEDDED
 from lmops_lab.rewards.embedded import EMBEDDED as PICTURES
-from lmops_lab.weights import EMBEDDED
 
 if TYPE_CHECKING:
     from lmops_lab.rewriting.corpus import Corpus

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lmops_lab import machine, weights
+from lmops_lab import machine, origins
 from lmops_lab.files import atomic_folder, write_text
 from lmops_lab.outside import parse_json, read_text
 from lmops_lab.rewriting.decoding import Decoding
@@ -95,12 +95,12 @@ def load_causal(name: str, *, tokenizer: str | None = None, dtype: str = "auto",
         base_name = card.base or _base_of(folder)
         base = load_causal(base_name, tokenizer=tokenizer, dtype=dtype, device=device)
         merged = merge_adapter(base, folder)
-        return Loaded(merged, base.tokenizer, f"{base.revision}+{weights.file_hash(_weights(folder))[:12]}", card)
+        return Loaded(merged, base.tokenizer, f"{base.revision}+{origins.file_hash(_weights(folder))[:12]}", card)
     where = machine.choose_device(device)
     number_format = machine.choose_dtype(dtype, where)
-    source = weights.locate(name)
+    source = origins.locate(name)
     options: dict[str, Any] = {"revision": source.hub_revision} if source.hub_revision else {}
-    with weights.explained(name), weights.quiet(source):
+    with origins.explained(name), origins.quiet(source):
         # Hub checkpoints of 2022 are pickles: transformers reads those with weights_only=True, so no code runs.
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(source.path), dtype=number_format.dtype, trust_remote_code=False, **options

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
-from lmops_lab import weights
+from lmops_lab import origins
 from lmops_lab.rewriting.decoding import Decoding, decode
 from lmops_lab.rewriting.loading import Loaded, load_causal
 from lmops_lab.rewriting.rewriter import completion_text
@@ -41,7 +41,7 @@ class Rephraser:
     batch: int = 16
 
     @classmethod
-    def load(cls, name: str = weights.EMBEDDED, *, seed: int = 0) -> "Rephraser":
+    def load(cls, name: str = origins.EMBEDDED, *, seed: int = 0) -> "Rephraser":
         """A rephraser by the name of a causal language model."""
         return cls(load_causal(name), seed=seed)
 

@@ -26,7 +26,7 @@ from lmops_lab.rewriting.loading import (
     load_causal,
 )
 
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "rewriters"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "rewriters"
 EMBEDDED = {"emoji": "reinforced", "emoji-sft": "supervised"}
 ROWS = 64  # beams or samples that are computed at once
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback
 
-from lmops_lab import weights
+from lmops_lab import origins
 from lmops_lab.files import atomic_folder
 from lmops_lab.rewriting.corpus import Pair
 from lmops_lab.rewriting.decoding import Decoding
@@ -22,7 +22,7 @@ def train_supervised(
     pairs: Sequence[Pair],
     folder: Path | str,
     *,
-    base: str = weights.EMBEDDED,
+    base: str = origins.EMBEDDED,
     held_out: Sequence[Pair] = (),
     steps: int = 1000,
     batch: int = 16,

@@ -16,6 +16,7 @@ from lmops_lab.emojiworld.export import build_pipeline, export
 from lmops_lab.emojiworld.recipe import SMOKE
 from lmops_lab.emojiworld.recogniser import load_recogniser, recognise
 from lmops_lab.emojiworld.train import UnfinishedError, Workshop
+from lmops_lab.generation.images import ImageGenerator
 
 PLAIN_PROCESS = """
 import json, sys
@@ -73,6 +74,12 @@ def test_weights_are_16_bit_safetensors_that_anyone_may_read(exported):
         assert {t.dtype for t in load_file(file).values() if t.is_floating_point()} == {torch.float16}
     assert not [f for f in exported.rglob("*") if f.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert {oct(f.stat().st_mode & 0o777) for f in exported.rglob("*") if f.is_file()} == {"0o644"}
+
+
+def test_the_generator_draws_as_the_pipeline_recommends(exported):
+    generator = ImageGenerator.load(str(exported / "pipeline"), store=None)
+    recipe = generator.recipe("a cat", 1)
+    assert (recipe.steps, recipe.guidance) == (20, 4.0)
 
 
 def test_head_and_recogniser_answer_as_they_were_trained(workshop, exported):

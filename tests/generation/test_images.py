@@ -251,7 +251,7 @@ def test_the_embedded_pipeline_says_how_to_train_it_while_it_is_absent(monkeypat
     monkeypatch.setattr(sources, "PIPELINE", tmp_path / "pipeline")
     with pytest.raises(FileNotFoundError, match="train it with: lmops-lab train-emoji-world"):
         ImageGenerator.load("emoji")
-    assert embedded.PIPELINE.parts[-3:] == ("lmops_lab", "pictures", "pipeline")
+    assert embedded.PIPELINE.parts[-3:] == ("weights", "pictures", "pipeline")
 
 
 def test_folders_that_are_no_pipeline(pipeline_folder, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lmops_lab import weights
+from lmops_lab import origins
 from lmops_lab.runs.parameters import check_parameters, parse_value, read_parameters
 from tests.tiny import tiny_tokenizer_folder
 
@@ -43,8 +43,8 @@ def test_every_notebook_has_tiny_parameters_that_it_knows():
 def test_papermill_runs_it(stem, tmp_path):
     model = tiny_tokenizer_folder(tmp_path / "models", "llama", max_position_embeddings=8192)
     given = {"model": str(model), "dtype": "float32", "output": str(tmp_path / "results"), **parameters(stem)}
-    if given["model"] == weights.EMBEDDED and weights.embedded_gguf() is None:
-        pytest.skip(f"the embedded model is not installed: {weights.INSTALL_EMBEDDED}")
+    if given["model"] == origins.EMBEDDED and origins.embedded_gguf() is None:
+        pytest.skip(f"the embedded model is not installed: {origins.INSTALL_EMBEDDED}")
     (tmp_path / "results").mkdir()
     options = []
     for name, value in given.items():  # papermill's -p takes plain values alone, its -y takes YAML

@@ -133,7 +133,7 @@ def test_files_that_are_no_head(tmp_path, monkeypatch):
     monkeypatch.setattr(aesthetic, "AESTHETIC", tmp_path / "aesthetic.safetensors")
     with pytest.raises(FileNotFoundError, match="train it with: lmops-lab train-emoji-world"):
         AestheticHead.load("emoji")
-    assert embedded.AESTHETIC.parts[-3:] == ("lmops_lab", "pictures", "aesthetic.safetensors")
+    assert embedded.AESTHETIC.parts[-3:] == ("weights", "pictures", "aesthetic.safetensors")
 
 
 def test_ratings_are_cached_by_picture_and_head(encoder, noise, tmp_path):

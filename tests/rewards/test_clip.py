@@ -124,7 +124,7 @@ def test_what_is_no_clip(tmp_path, monkeypatch, clip_folder):
     monkeypatch.setattr(clip, "CLIP", tmp_path / "clip")
     with pytest.raises(FileNotFoundError, match="train it with: lmops-lab train-emoji-world"):
         ClipEncoder.load("emoji")
-    assert embedded.CLIP.parts[-3:] == ("lmops_lab", "pictures", "clip")
+    assert embedded.CLIP.parts[-3:] == ("weights", "pictures", "clip")
 
 
 def test_the_tiny_model_has_clip_ls_window_pictures_and_projection(clip_folder):

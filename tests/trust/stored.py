@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lmops_lab import weights
+from lmops_lab import origins
 from lmops_lab.attention.cache import GroupCache
 from lmops_lab.attention.context import GroupedContext
 from lmops_lab.attention.files import load_context
@@ -206,17 +206,17 @@ def _read_checkpoint(folder: Path) -> Any:
 
 
 def _write_weights(folder: Path) -> None:
-    """A converted model's folder, as `weights._dequantised` leaves it (its own models have half a gigabyte)."""
+    """A converted model's folder, as `origins._dequantised` leaves it (its own models have half a gigabyte)."""
     with atomic_folder(folder / "w", replace=True) as temporary:
         (temporary / "model.safetensors").write_bytes(bytes(range(256)) * 20)
         (temporary / "tokenizer.json").write_bytes(b'{"a": 1}' * 20)
-        files = {path.name: weights._checksum(path) for path in sorted(temporary.iterdir())}
-        write_record(temporary / weights._MADE, {"files": files})
+        files = {path.name: origins._checksum(path) for path in sorted(temporary.iterdir())}
+        write_record(temporary / origins._MADE, {"files": files})
 
 
 def _read_weights(folder: Path) -> Any:
-    weights._checksums.cache_clear()  # as a new process
-    return "whole" if weights._whole(folder / "w") else MISSING
+    origins._checksums.cache_clear()  # as a new process
+    return "whole" if origins._whole(folder / "w") else MISSING
 
 
 def _write_run(folder: Path) -> None:

