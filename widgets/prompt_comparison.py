@@ -1,5 +1,6 @@
 """Prompts side by side: what each gave for the same seeds, how it scored, and what changed in its words."""
 
+import functools
 import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from PIL import Image
 from lmops_lab.files import atomic_file
 from widgets import html
 from widgets.comparison import Comparison, compare, row_diff, stat_line
+from widgets.comparison_page import static_page
 from widgets.pictures import THUMB_BUDGET, as_png, contact_sheet, thumbnails, write_sheet
 from widgets.prompt_text import CLIP_LIMIT, token_budget
 
@@ -24,8 +26,6 @@ Score = Callable[[str, list[Image.Image]], Mapping[str, Sequence[float]]]
 
 TEXT_BUDGET = 6_000_000  # characters of all outputs in one trait
 STATIC_BUDGET = 2_000_000  # bytes of pictures in the notebook's static copy
-STATIC_ROWS = 200  # text items in a static page; more would make it unreadable
-_DIFF = {"same": "span", "added": "ins", "removed": "del"}
 
 
 class PromptComparison(html.Fallback, anywidget.AnyWidget):
@@ -297,43 +297,10 @@ class PromptComparison(html.Fallback, anywidget.AnyWidget):
         return self._static(30_000_000)
 
     def _static(self, budget: int) -> str:
-        shown = self._shown
-        parts = [html.notice(self.message)]
-        parts.append(self._static_texts() if shown.of_text else self._static_pictures(budget))
-        return f'<div style="font-family:sans-serif">{"".join(parts)}{html.facts(self.provenance)}</div>'
-
-    def _prompt(self, at: int) -> str:
-        row = self._shown.rows[at]
-        words = "".join(f"<{_DIFF[k]}>{html.escape(p)}</{_DIFF[k]}>" for k, p in row_diff(self._shown, at))
-        text = f'<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere">{words}</div>'
-        budget = token_budget(self._tokenizer, row.text, self._limit) if self._tokenizer else None
-        bar = ""
-        if budget:
-            lost = f"; not read: {budget.cut}" if budget.cut else ""
-            bar = f'<div style="{html.MUTED}">{budget.tokens} of {budget.limit} tokens{html.escape(lost)}</div>'
-        line = html.escape(stat_line(self._shown, at))
-        return f"<b>{html.escape(row.label)}</b>{text}{bar}<div>{line}</div>"
-
-    def _static_pictures(self, budget: int) -> str:
-        shown = self._shown
-        small = self._copies(budget)
-        width, starred = len(shown.seeds), {(row, seed) for row, seed in self.stars}
-        blocks = []
-        for i, row in enumerate(shown.rows):
-            figures = []
-            for seed, data in zip(shown.seeds, small[i * width : (i + 1) * width], strict=True):
-                mark = " ★" if (row.id, seed) in starred else ""
-                mime = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
-                shot = html.picture(data, f"{row.label}, seed {seed}", mime=mime) if data else "missing"
-                caption = (
-                    f'<figcaption style="{html.MUTED};font-size:.85em">seed {html.escape(seed)}{mark}</figcaption>'
-                )
-                figures.append(f'<figure style="margin:0">{shot}{caption}</figure>')
-            strip = f'<div style="display:flex;flex-wrap:wrap;gap:6px;margin:6px 0">{"".join(figures)}</div>'
-            blocks.append(
-                f'<section style="border-bottom:{html.LINE};padding:8px 0">{self._prompt(i)}{strip}</section>'
-            )
-        return "".join(blocks)
+        copies = [] if self._shown.of_text else self._copies(budget)
+        measure = functools.partial(token_budget, self._tokenizer, limit=self._limit) if self._tokenizer else None
+        stars = {(row, seed) for row, seed in self.stars}
+        return static_page(self._shown, copies, stars, measure, self.provenance, self.message)
 
     def _copies(self, budget: int) -> list[bytes]:
         """Pictures of a static page: those of the grid where they fit, or made from them, or from the originals."""
@@ -348,27 +315,6 @@ class PromptComparison(html.Fallback, anywidget.AnyWidget):
         if sum(map(len, sent)) <= budget:
             return sent
         return thumbnails([Image.open(io.BytesIO(data)) if data else None for data in sent], budget)
-
-    def _static_texts(self) -> str:
-        shown = self._shown
-        head = ["item", *(row.label for row in shown.rows)]
-        lines = []
-        for j, seed in enumerate(shown.seeds[:STATIC_ROWS]):
-            gold = f"<br>right: <b>{html.escape(shown.gold[j])}</b>" if shown.gold else ""
-            cells = [html.escape(seed) + gold]
-            for row in shown.rows:
-                chances = "" if row.probabilities is None else _chances(shown.labels, row.probabilities[j])
-                cells.append(html.block(row.cells[j] if row.cells[j] is not None else "missing") + chances)
-            lines.append(cells)
-        more = len(shown.seeds) - STATIC_ROWS
-        rest = html.notice(f"{more:,} more items are not shown here.") if more > 0 else ""
-        prompts = "".join(f'<section style="padding:4px 0">{self._prompt(i)}</section>' for i in range(len(shown.rows)))
-        return prompts + html.table(head, lines) + rest
-
-
-def _chances(labels: Sequence[str], shares: Any) -> str:
-    text = ", ".join(f"{html.escape(name)} {share:.3f}" for name, share in zip(labels, shares, strict=True))
-    return f'<div style="{html.MUTED};font-size:.9em">{text}</div>'
 
 
 def _plain(values: Any) -> list[float | None]:
