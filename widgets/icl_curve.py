@@ -55,7 +55,7 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
     def __init__(
         self,
         curves: ICLCurve | Sequence[ICLCurve],
-        calibration: str | Sequence[str] = "batch",
+        calibration: str | Sequence[str] | None = None,
         *,
         methods: Sequence[str] | None = None,
         tasks: Sequence[Task] = (),
@@ -64,7 +64,7 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
 
         Args:
             curves: one a task.
-            calibration: shown at first.
+            calibration: shown at first; default "batch", or "raw" where a task has no fixed labels.
             methods: shown at first; default all.
             tasks: the data the curves were run on, for the texts of queries and demonstrations (embedded tasks are
                 found by themselves).
@@ -73,8 +73,10 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         self._curves = _by_name(given)
         self._tasks = {name: find_task(curve, tasks) for name, curve in self._curves.items()}
         known = list(dict.fromkeys(method for curve in given for method, _ in curve.points()))
-        shown = [calibration] if isinstance(calibration, str) else list(calibration)
         ways = [name for name in (given[0].calibrations if given else ()) if all(name in c.calibrations for c in given)]
+        usual = "batch" if "batch" in ways else "raw"
+        chosen = usual if calibration is None else calibration
+        shown = [chosen] if isinstance(chosen, str) else list(chosen)
         super().__init__(
             available={"tasks": list(self._curves), "methods": known, "calibrations": ways},
             tasks=list(self._curves),

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from lmops_lab.digests import digest_of
 from lmops_lab.files import atomic_file, write_text
 from lmops_lab.icl.calibration import CALIBRATIONS, calibrate
+from lmops_lab.icl.choices import READINGS, ChoiceScores
 
 FORMAT = "lmops-lab cell 4"
 
-# What stands in the column "query" of inputs that are no queries.
+# What stands in the column "query" of rows that are no queries' scores: those of inputs without content and of random
+# in-domain texts; and of multiple choice, query by query, log-probabilities of the choices alone and their lengths.
 CONTENT_FREE_ROW, DOMAIN_ROW = -1, -2
+MARKS = {"content_free": CONTENT_FREE_ROW, "domain": DOMAIN_ROW, "unconditional": -3, "tokens": -4, "characters": -5}
 
 # What identifies a cell to a reader, as columns of its file, with their Arrow types. Empty where a setting has no
 # bearing: a zero-shot point has no seed, one long prompt no group size.
@@ -37,6 +40,10 @@ SETTINGS = {
     "corruption": pa.float64(),
     "flipped": pa.bool_(),
     "order_seed": pa.int64(),
+    "selection": pa.string(),
+    "candidates": pa.int64(),
+    "similarity": pa.string(),
+    "tail": pa.int64(),
 }
 
 
@@ -45,10 +52,11 @@ class Cost:
     """What one point took.
 
     Attributes:
-        encode_s: seconds to encode, or to read from the cache, the context that this point is cut from.
+        encode_s: seconds to encode, or to read from the cache, the context that this point is cut from; where queries
+            choose their demonstrations, with the seconds to choose, and to encode what is each query's own.
         score_s: seconds to score its queries.
-        context_tokens: tokens a query could attend to.
-        kv_bytes: bytes of keys and values.
+        context_tokens: tokens a query could attend to before its own, a mean where queries choose.
+        kv_bytes: bytes of keys and values that a query uses at the most.
         groups: M.
         group_hits: groups read from the cache instead of encoded.
     """
@@ -61,16 +69,22 @@ class Cost:
     group_hits: int = 0
 
 
+def _nothing() -> NDArray[np.float32]:
+    return np.zeros((0, 0), np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Cell:
     """All scores of one point: a method, a number of demonstrations and a seed.
 
     Attributes:
-        scores: label log-probabilities [queries, labels], nats, summed over label tokens.
+        scores: label log-probabilities [queries, labels], nats, summed over label tokens; of multiple choice those of
+            the choices, NaN where a question has fewer than others.
         content_free: the same for the inputs without content.
         gold: index of the right label of each query.
         queries: index of each query in the task's test examples.
         domain: scores of random in-domain texts, for domain-context calibration; [0, labels] where there are none.
+        unconditional, tokens, characters: of multiple choice [queries, choices], for its readings (see `ChoiceScores`).
     """
 
     method: str
@@ -81,15 +95,35 @@ class Cell:
     gold: NDArray[np.int64]
     queries: NDArray[np.int64]
     cost: Cost
-    domain: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    domain: NDArray[np.float32] = field(default_factory=_nothing)
+    unconditional: NDArray[np.float32] = field(default_factory=_nothing)
+    tokens: NDArray[np.float32] = field(default_factory=_nothing)
+    characters: NDArray[np.float32] = field(default_factory=_nothing)
 
     def calibrated(self, calibration: str) -> NDArray[np.floating]:
-        """Calibrated scores [queries, labels]; see `lmops_lab.icl.calibration.calibrate`."""
-        return calibrate(calibration, self.scores, self.content_free, self.domain)
+        """Calibrated scores [queries, labels]; see `lmops_lab.icl.calibration.calibrate`.
+
+        Of multiple choice: what `ChoiceScores.read` gives, "raw" being the sum; a missing choice is -inf.
+        """
+        if not self.multiple_choice:
+            return calibrate(calibration, self.scores, self.content_free, self.domain)
+        if calibration not in READINGS:
+            raise ValueError(
+                f"calibration {calibration!r} needs fixed labels; multiple choice has {', '.join(READINGS)}"
+            )
+        parts = (self.scores, self.unconditional, self.tokens, self.characters)
+        return ChoiceScores(*parts, self.gold).read(READINGS[calibration])
+
+    @property
+    def multiple_choice(self) -> bool:
+        """Whether every query has choices of its own instead of the task's labels."""
+        return len(self.tokens) > 0
 
     @property
     def calibrations(self) -> tuple[str, ...]:
         """Names of the calibrations that this cell has the inputs for."""
+        if self.multiple_choice:
+            return tuple(READINGS)
         has = {"contextual": len(self.content_free), "domain": len(self.domain)}
         return tuple(name for name in CALIBRATIONS if has.get(name, True))
 
@@ -117,14 +151,23 @@ def read_about(metadata: Mapping[bytes, bytes], name: str) -> dict[str, Any]:
     about = json.loads(metadata[b"lmops_lab"])
     if about["format"] != FORMAT or digest_of([name, about]) != metadata[b"digest"].decode():
         raise ValueError(f"cell {name} is damaged or has another format ({about['format']}, this is {FORMAT})")
+    if about["k"]:  # cells of before there was a choice have no word for it
+        about["settings"] = {"selection": "none"} | about["settings"]
     return dict(about)
 
 
 def rows_of(cell: Cell) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """All inputs of a cell one below the other: query numbers (`CONTENT_FREE_ROW`, `DOMAIN_ROW`) and scores."""
-    parts = [cell.content_free, cell.domain] if len(cell.domain) else [cell.content_free]
-    marks = np.repeat([CONTENT_FREE_ROW, DOMAIN_ROW][: len(parts)], [len(part) for part in parts])
-    return np.concatenate([cell.queries, marks]), np.concatenate([cell.scores, *parts]).astype(np.float32)
+    """All rows of a cell one below the other: query numbers (or `MARKS`) and scores."""
+    parts = {name: getattr(cell, name) for name in MARKS}
+    kept = {name: part for name, part in parts.items() if len(part) or name == "content_free"}
+    marks = np.repeat([MARKS[name] for name in kept], [len(part) for part in kept.values()])
+    return np.concatenate([cell.queries, marks]), np.concatenate([cell.scores, *kept.values()]).astype(np.float32)
+
+
+def parts_of(asked: NDArray[np.int64], scores: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
+    """The parts of a cell that `rows_of` put one below the other."""
+    scores = scores.astype(np.float32, copy=False)
+    return {"scores": scores[asked >= 0], **{name: scores[asked == mark] for name, mark in MARKS.items()}}
 
 
 @dataclass(frozen=True)
@@ -157,8 +200,8 @@ class CellStore:
                 return None
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # a missing file is an OSError
             return None
-        real, free, domain = asked >= 0, asked == CONTENT_FREE_ROW, asked == DOMAIN_ROW
-        cell = Cell(*at, scores[real], scores[free], gold[real], asked[real], cost, scores[domain])
+        real = asked >= 0
+        cell = Cell(*at, gold=gold[real], queries=asked[real], cost=cost, **parts_of(asked, scores))
         return Stored(cell, table, about)
 
     def write(

@@ -16,7 +16,8 @@ import torch
 
 from lmops_lab.icl import experiment
 from lmops_lab.icl.cells import Cell
-from lmops_lab.icl.plan import Point
+from lmops_lab.icl.pools import Point
+from lmops_lab.icl.scoring import Encoded
 from lmops_lab.models import LanguageModel, load_model
 from lmops_lab.runs.jobs import Reporter
 
@@ -42,7 +43,7 @@ class _Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
     lm: LanguageModel | None = None
     asked: tuple[str, str, str] = ("", "", "")
-    encoded: experiment.Encoded | None = None
+    encoded: Encoded | None = None
     loads: int = 0
     pools: int = 0
 
@@ -77,7 +78,7 @@ def score_on_worker(work: "Work", point: Point, threads: int, versions: Sequence
             raise ValueError(f"a worker loaded {lm.fingerprint}, the sweep needs {work.fingerprint}")
         if _kept.encoded is None or _kept.encoded.lm is not lm or _kept.encoded.pool != work.pool:
             _kept.encoded = None
-            _kept.encoded = experiment.Encoded(lm, work.pool)
+            _kept.encoded = Encoded(lm, work.pool)
             _kept.pools += 1
         return Done(_kept.encoded.score(point), os.getpid(), _kept.loads, _kept.pools)
 

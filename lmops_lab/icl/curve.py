@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lmops_lab.digests import check_files, file_digests, read_record, write_record
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import calibrate
-from lmops_lab.icl.cells import CONTENT_FREE_ROW, DOMAIN_ROW, Cell, rows_of
+from lmops_lab.icl.cells import Cell, parts_of, rows_of
 from lmops_lab.icl.statistics import Interval, accuracies, accuracy, paired_difference
 
 if TYPE_CHECKING:
@@ -156,13 +156,24 @@ class ICLCurve:
             )
         return pd.concat(frames, ignore_index=True)
 
-    def plot(self, calibration: str = "batch", **options: Any) -> "Figure":
-        """The curve as a matplotlib figure (see `lmops_lab.icl.figure.plot_curve`)."""
+    @property
+    def usual(self) -> str:
+        """The calibration that is shown where none is named: "batch" where labels are fixed, else "raw"."""
+        return "batch" if "batch" in self.calibrations else "raw"
+
+    def plot(self, calibration: str | None = None, **options: Any) -> "Figure":
+        """The curve as a matplotlib figure (see `lmops_lab.icl.figure.plot_curve`); default calibration: `usual`."""
         from lmops_lab.icl.figure import plot_curve
 
-        return plot_curve(self, calibration, **options)
+        return plot_curve(self, calibration or self.usual, **options)
 
-    def save(self, folder: Path | str, calibration: str = "batch") -> dict[str, Path]:
+    def cost_saved(self) -> str:
+        """What sharing encodings saved, as arithmetic in words (see `lmops_lab.icl.saving`)."""
+        from lmops_lab.icl.saving import cost_saved
+
+        return cost_saved(self.about)
+
+    def save(self, folder: Path | str, calibration: str | None = None) -> dict[str, Path]:
         """Write results.parquet, summary.parquet, manifest.json, curve.png and curve.svg.
 
         Returns:
@@ -223,12 +234,7 @@ class ICLCurve:
             real = asked >= 0
             gold = np.array([labels.index(g) for g in first["gold"][real]], dtype=np.int64)
             spent = Cost(**{name: cost[name] for name in Cost.__dataclass_fields__})
-            parts = {
-                "scores": scores[real],
-                "content_free": scores[asked == CONTENT_FREE_ROW],
-                "domain": scores[asked == DOMAIN_ROW],
-            }
-            cells.append(Cell(**key, **parts, gold=gold, queries=asked[real], cost=spent))
+            cells.append(Cell(**key, **parts_of(asked, scores), gold=gold, queries=asked[real], cost=spent))
         return cls(tuple(cells), labels, manifest["about"], tuple(tuple(s) for s in manifest["skipped"]))
 
     def _at(self, method: str, k: int) -> list[Cell]:
@@ -245,9 +251,10 @@ class ICLCurve:
 
 
 def _calibrated(cells: Sequence[Cell], calibration: str) -> list[NDArray[np.floating]]:
-    """Calibrated scores of each cell, in one step where all have the same shape."""
+    """Calibrated scores of each cell, in one step where all have the same shape and fixed labels."""
     parts = [[getattr(cell, part) for cell in cells] for part in ("scores", "content_free", "domain")]
-    if all(len({array.shape for array in part}) == 1 for part in parts):
+    alike = all(len({array.shape for array in part}) == 1 for part in parts)
+    if alike and not cells[0].multiple_choice:
         scores, content_free, domain = map(np.stack, parts)
         return list(calibrate(calibration, scores, content_free, domain if domain.size else None))
     return [cell.calibrated(calibration) for cell in cells]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from lmops_lab.attention.grouping import group_by_count
 from lmops_lab.icl.cells import CellStore
-from lmops_lab.icl.plan import Point, Pool
+from lmops_lab.icl.pools import Point, Pool
 from lmops_lab.icl.results import CELLS
 from lmops_lab.icl.sweep import SweepPlan, Work, missing_points, needed_space
 from lmops_lab.models import LanguageModel
@@ -32,7 +31,8 @@ class Estimate:
         memory: bytes at the most, of each process.
         disk: bytes of the missing cells.
         encoded_tokens, scored_tokens: tokens of demonstrations, and of queries over all points.
-        separate_tokens: tokens to encode if every point encoded its own demonstrations.
+        separate_tokens: tokens to encode if every point encoded its own demonstrations; where queries choose them,
+            an average choice.
         basis: what the time rests on.
     """
 
@@ -68,7 +68,7 @@ def estimate(plan: SweepPlan, folder: Path) -> Estimate:
     The arithmetic counts multiplications: 2 a weight and token, and the attention. A short matrix product measures the
     machine; cells of the same models that are finished in the folder replace that measurement.
     """
-    store = CellStore(folder / CELLS)
+    store, grid = CellStore(folder / CELLS), plan.grid
     missing = missing_points(plan, store)
     work = [(w, [p for p in w.pool.points if p.name in missing]) for w in plan.works]
     work = [(w, points) for w, points in work if points]
@@ -83,60 +83,38 @@ def estimate(plan: SweepPlan, folder: Path) -> Estimate:
         basis = "measured with the finished cells"
     usual = sum(factors.values()) / len(factors) if factors else 1.0
     seconds = sum(flops / speeds[name] * factors.get(name, usual) for name, flops in wanted.items())
-    asked = [(w.pool.questions, len(points)) for w, points in work]
-    scored = sum(n * sum(map(len, q.inputs)) for q, n in asked)
+    asked = [(w.pool.questions, w.pool.tail_tokens(), len(points)) for w, points in work]
+    scored = round(sum(n * (sum(map(len, q.inputs)) + tail * len(q.inputs)) for q, tail, n in asked))
     return Estimate(
         cells=len(plan.points),
         missing=len(missing),
-        rows=len(plan.points) * len(plan.grid.calibration),
+        rows=sum(
+            len(w.pool.points) * len(set(w.pool.questions.calibrations) & {*grid.calibration}) for w in plan.works
+        ),
         seconds=seconds,
         memory=max((_memory(plan.outlines[w.model], w) for w, _ in work), default=0),
         disk=needed_space(plan, missing),
-        encoded_tokens=sum(_encoded(w.pool, points) for w, points in work),
+        encoded_tokens=sum(sum(w.pool.rows(points)) for w, points in work),
         scored_tokens=scored,
-        separate_tokens=sum(sum(map(len, w.pool.demonstrations[: p.k])) for w, points in work for p in points),
+        separate_tokens=sum(w.pool.anew(p) for w, points in work for p in points),
         basis=basis,
     )
-
-
-def _parts(pool: Pool, points: Sequence[Point]) -> list[int]:
-    """Lengths in tokens of the rows that these points need encoded."""
-    if pool.kind == "none":
-        return []
-    if pool.kind == "prompt":
-        return [pool.tokens]
-    size, rows = pool.group_size, []
-    small = [k for k in pool.ks if k <= size]
-    if any(p.k <= size and p.groups is None for p in points):
-        rows.append(sum(map(len, pool.demonstrations[: max(small)])))
-    if any(p.k > size or p.groups is not None for p in points):
-        rows += [sum(map(len, group)) for group in group_by_count(pool.demonstrations, size)]
-        rows += [sum(map(len, pool.demonstrations[k - k % size : k])) for k in pool.ks if k > size and k % size]
-    return rows
-
-
-def _encoded(pool: Pool, points: Sequence[Point]) -> int:
-    return sum(_parts(pool, points))
 
 
 def _flops_to_encode(lm: LanguageModel, pool: Pool, points: Sequence[Point]) -> float:
     """Multiplications and additions: two a weight and token, and the causal attention within each row."""
     width, layers = int(lm.model.config.hidden_size), int(lm.model.config.num_hidden_layers)
-    return float(sum(2 * _weights(lm) * n + 2 * layers * width * n * n for n in _parts(pool, points)))
+    return float(sum(2 * _weights(lm) * n + 2 * layers * width * n * n for n in pool.rows(points)))
 
 
 def _flops_to_score(lm: LanguageModel, pool: Pool, points: Sequence[Point]) -> float:
     """The same for the own tokens of all queries, their attention to the context, and the vocabulary's scores."""
     config, asked = lm.model.config, pool.questions
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    queries = asked.inputs
-    nodes = sum(len(label) - 1 for label in asked.labels)  # a label's last token is only read, not run
-    own = sum(len(query) + nodes for query in queries)
-    reading = 2 * int(config.vocab_size) * width * len(queries) * (1 + nodes)
-    ends = [0]
-    for row in pool.demonstrations:
-        ends.append(ends[-1] + len(row))
-    seen = [ends[min(point.k, len(ends) - 1)] for point in points]
+    nodes = asked.nodes  # a label's last token is only read, not run
+    own = sum(map(len, asked.inputs)) + sum(nodes) + pool.tail_tokens() * len(nodes)
+    reading = 2 * int(config.vocab_size) * width * (len(nodes) + sum(nodes))
+    seen = map(pool.seen, points)
     return float(sum(2 * _weights(lm) * own + 4 * layers * width * own * n + reading for n in seen))
 
 
@@ -177,7 +155,8 @@ def _factors(
 def _memory(lm: LanguageModel, work: Work) -> int:
     """Bytes: the program, the weights, keys and values (twice: some subsets are copies), one forward pass."""
     itemsize = lm.model.dtype.itemsize
-    rows = _parts(work.pool, work.pool.points)
-    kept = 2 * sum(rows) * lm.kv_bytes_per_token
+    rows = work.pool.rows(work.pool.points)
+    held = max(rows, default=0) if work.pool.kind == "alone" else sum(rows)
+    kept = 2 * held * lm.kv_bytes_per_token
     width = max(_PASS_TOKENS, max(rows, default=0)) * int(lm.model.config.hidden_size) * _PASS_WIDTHS * itemsize
     return int(_BASE_BYTES + lm.model.num_parameters() * itemsize + kept + width)

@@ -1,28 +1,28 @@
 """Run the points of an accuracy curve: draw, encode once, score against subsets, keep every finished point."""
 
 import functools
-import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from lmops_lab.attention.cache import GroupCache
-from lmops_lab.attention.context import BosPolicy, GroupedContext, OwnWeight
-from lmops_lab.attention.encoding import empty_context, encode_token_groups
-from lmops_lab.attention.grouping import Tokens
+from lmops_lab.attention.context import BosPolicy, OwnWeight
 from lmops_lab.attention.methods import METHODS
 from lmops_lab.files import cache_folder
-from lmops_lab.icl.cells import Cell, CellStore, Cost
+from lmops_lab.icl.cells import Cell, CellStore
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.draws import Draw
-from lmops_lab.icl.plan import DOUBLE, Plan, Point, Pool, Setting, make_plan
+from lmops_lab.icl.plan import Plan, Setting, make_plan
+from lmops_lab.icl.pools import Point, Pool
+from lmops_lab.icl.prompts import DOMAIN_TEXTS
+from lmops_lab.icl.saving import token_counts
+from lmops_lab.icl.scoring import Encoded
+from lmops_lab.icl.selections import NO_SELECTION, Selection
 from lmops_lab.icl.tasks import Task
 from lmops_lab.models import LanguageModel
-from lmops_lab.shapes import LabelScores
 
 # Every method but "sequential" (one long prompt) works on the same encoded groups.
 DEFAULT_METHODS = ("structured", "sequential")
@@ -40,12 +40,14 @@ def icl_curve(
     bos: BosPolicy = "none",
     own_weight: OwnWeight = "groups",
     draw: Draw = Draw(),  # noqa: B008 - frozen
+    selection: Selection = NO_SELECTION,
+    domain: int = DOMAIN_TEXTS,
     pool_groups: int | None = None,
     folder: Path | str | None = None,
     cache: GroupCache | None = None,
     progress: bool = True,
 ) -> ICLCurve:
-    """Accuracy of a task against the number of demonstrations.
+    """Accuracy of a task, with labels or of multiple choice, against the number of demonstrations.
 
     Each seed draws its demonstrations once (nested over k). `structured` encodes them once in groups, and every k is a
     subset of those groups; `sequential` encodes one long prompt, and every k is that prompt cut back. Queries are the
@@ -64,6 +66,9 @@ def icl_curve(
         own_weight: weight of the query's own attention: "groups" (M), "sqrt_groups", "2groups" or a number.
         draw: how a seed becomes demonstrations: balance, order, wrong labels (see `Draw`). In another order than the
             drawn one every k is encoded for itself.
+        selection: how each query gets its demonstrations (see `Selection`); default all share those of the seed.
+        domain: how many random in-domain texts domain-context calibration has, scored at every point beside the
+            queries; 0 leaves that calibration out.
         pool_groups: encode this many groups once for all seeds; each seed then chooses its groups among them (nested
             over k). The cheapest way to many seeds, whose draws overlap.
         folder: where finished points are kept; default the user's cache folder.
@@ -72,7 +77,7 @@ def icl_curve(
     Raises:
         ValueError: anything that cannot be run, before any slow work.
     """
-    setting = settings(k, methods, seeds, queries, group_size, bos, (own_weight,), draw, pool_groups)
+    setting = settings(k, methods, seeds, queries, group_size, bos, (own_weight,), draw, pool_groups, selection, domain)
     plan = make_plan(lm, task, setting)
     store = CellStore(Path(folder) if folder else cache_folder() / "cells")
     cells: list[Cell] = []
@@ -95,16 +100,19 @@ def icl_curve(
         "k": list(plan.ks),
         "methods": list(plan.methods),
         "seeds": list(plan.seeds),
-        "queries": len(plan.questions.queries),
+        "queries": len(plan.questions.places),
         "group_size": group_size,
         "bos": bos,
         "own_weight": own_weight,
         **draw.settings,
+        **selection.settings,
+        "domain": plan.questions.domain,
         "pool_groups": pool_groups,
         "device": str(lm.device),
         "number_format": lm.number_format.reason,
+        "tokens": token_counts(plan.pools),
     }
-    return ICLCurve(tuple(cells), task.labels, about, tuple((*at, why) for at, why in plan.skipped.items()))
+    return ICLCurve(tuple(cells), plan.questions.names, about, tuple((*at, why) for at, why in plan.skipped.items()))
 
 
 def settings(
@@ -117,6 +125,8 @@ def settings(
     own_weights: Sequence[OwnWeight],
     draw: Draw,
     pool_groups: int | None = None,
+    selection: Selection = NO_SELECTION,
+    domain: int = DOMAIN_TEXTS,
 ) -> Setting:
     """Settings of an experiment, in order and without repetition, with the versions that its numbers depend on.
 
@@ -130,7 +140,8 @@ def settings(
     ks = tuple(sorted(set(k)))
     ways = tuple(dict.fromkeys(methods))
     weights = tuple(dict.fromkeys(own_weights))
-    return Setting(ks, ways, drawn, queries, group_size, bos, weights, draw, tuple(_versions()), pool_groups)
+    given = (ks, ways, drawn, queries, group_size, bos, weights, draw, tuple(_versions()))
+    return Setting(*given, pool_groups, selection, domain)
 
 
 @functools.cache
@@ -167,126 +178,3 @@ def run_points(
 def keep(store: CellStore, pool: Pool, point: Point, cell: Cell) -> None:
     """Write a finished cell with everything that says what it is."""
     store.write(point.name, cell, point.config, point.settings, pool.questions.names)
-
-
-class Encoded:
-    """The contexts of one pool, encoded when a point first needs them and shared by all that follow.
-
-    A smaller k costs no encoding: it is the beginning of one group or prompt (whose keys do not depend on what
-    follows), or some of the groups. Only its last, partly filled group is encoded for itself.
-    """
-
-    def __init__(self, lm: LanguageModel, pool: Pool, cache: GroupCache | None = None) -> None:
-        self.lm = lm
-        self.pool = pool
-        self.cache = cache
-        self._made: dict[str, tuple[GroupedContext, float, int]] = {}
-
-    def score(self, point: Point) -> Cell:
-        """The cell of a point."""
-        context, encode_s, hits = self.context(point)
-        return _score(self.pool, point.method, point.k, point.seed, point.own_weight, self.lm, context, encode_s, hits)
-
-    def context(self, point: Point) -> tuple[GroupedContext | None, float, int]:
-        """What a point's queries attend to; seconds it took to encode, and groups that came from the cache."""
-        pool, k = self.pool, point.k
-        if pool.kind == "none":
-            spent = _Timer()
-            return empty_context(self.lm, pool.bos), spent.seconds(), 0
-        if pool.kind == "prompt":
-            return self._cut("prompt", max(pool.ks), k)
-        if k <= pool.group_size and point.groups is None:
-            # Up to one group, the prompt is an ordinary few-shot prompt and is aligned as such.
-            return self._cut("one group", max(n for n in pool.ks if n <= pool.group_size), k)
-        # Every k shares the full groups; whichever points are missing, the same rows are encoded together.
-        largest, size = len(pool.demonstrations), pool.group_size
-        full = largest // size
-        partly = [n for n in sorted({largest, *pool.ks}, reverse=True) if n % size and n > size]
-        groups = [
-            *(pool.demonstrations[i * size : (i + 1) * size] for i in range(full)),
-            *(pool.demonstrations[n - n % size : n] for n in partly),
-        ]
-        context, encode_s, hits = self._once("groups", groups)
-        if point.groups is not None:
-            return context.subset(point.groups), encode_s, hits
-        return context.subset([*range(k // size), *([full + partly.index(k)] if k % size else [])]), encode_s, hits
-
-    def _cut(self, name: str, largest: int, k: int) -> tuple[GroupedContext, float, int]:
-        demonstrations = self.pool.demonstrations
-        whole, encode_s, hits = self._once(name, [demonstrations[:largest]])
-        dropped = sum(map(len, demonstrations[k:largest]))
-        return whole.cut(whole.group_tokens[0] - dropped, k), encode_s, hits
-
-    def _once(self, name: str, groups: Sequence[Sequence[Tokens]]) -> tuple[GroupedContext, float, int]:
-        if name not in self._made:
-            self._made[name] = _encode(self.lm, self.pool.bos, groups, self.cache)
-        return self._made[name]
-
-
-def _encode(
-    lm: LanguageModel, bos: BosPolicy, groups: Sequence[Sequence[Tokens]], cache: GroupCache | None
-) -> tuple[GroupedContext, float, int]:
-    spent, hits = _Timer(), cache.hits if cache else 0
-    context = encode_token_groups(
-        lm.model,
-        groups,
-        bos=bos,
-        prefix=lm.bos_tokens(bos),
-        model_name=lm.fingerprint,
-        cache=cache,
-        progress=False,
-    )
-    return context, spent.seconds(), (cache.hits if cache else 0) - hits
-
-
-def _score(
-    pool: Pool,
-    method: str,
-    k: int,
-    seed: int,
-    own_weight: OwnWeight,
-    lm: LanguageModel,
-    context: GroupedContext | None,
-    encode_s: float,
-    hits: int,
-) -> Cell:
-    asked = pool.questions
-    spent = _Timer()
-    scores = _log_probabilities(lm, method, asked.inputs, asked.labels, context, own_weight).numpy()
-    cost = Cost(
-        encode_s=encode_s,
-        score_s=spent.seconds(),
-        context_tokens=context.tokens if context else 0,
-        kv_bytes=context.nbytes if context else 0,
-        groups=context.groups if context and k else 0,
-        group_hits=hits,
-    )
-    n, free = len(asked.queries), len(asked.queries) + len(asked.content_free)
-    gold, places = (np.array(values, dtype=np.int64) for values in (asked.gold, asked.places))
-    return Cell(method, k, seed, scores[:n], scores[n:free], gold, places, cost, scores[free:])
-
-
-def _log_probabilities(
-    lm: LanguageModel,
-    method: str,
-    queries: Sequence[Tokens],
-    labels: Sequence[Tokens],
-    context: GroupedContext | None,
-    own_weight: OwnWeight,
-) -> LabelScores:
-    """Label log-probabilities [queries, labels] by a method: the one place that tells methods apart."""
-    if method == "structured" and context is not None:
-        weight = 2.0 * context.groups if own_weight == DOUBLE else own_weight
-        return lm.score(queries, labels, context=context, own_weight=weight)
-    # Zero-shot has no groups, whatever the method; a BOS token alone is an ordinary prompt.
-    return lm.score(queries, labels, context=context, method=method if method in METHODS else "sequential")
-
-
-class _Timer:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.start

@@ -135,9 +135,15 @@ def inspect_point(curve: ICLCurve, method: str, k: int, calibration: str, task: 
 
 
 def _demonstrations(curve: ICLCurve, k: int, seeds: Sequence[int], task: Task | None) -> list[dict[str, Any]]:
-    """What each seed was shown: all, or the first and last few, in the order of the context."""
-    if task is None or k == 0:
+    """What each seed was shown: all, or the first and last few, in the order of the context.
+
+    Where queries choose their demonstrations, only what all of them share is a seed's: nothing, or of "mixed" the rest.
+    """
+    selection = curve.about.get("selection") or "none"
+    if task is None or k == 0 or selection not in ("none", "mixed"):
         return []
+    if selection == "mixed":
+        k -= int(curve.about["tail"])
     draw = Draw(**{f.name: curve.about[f.name] for f in fields(Draw) if curve.about.get(f.name) is not None})
     shown = []
     for seed in seeds:

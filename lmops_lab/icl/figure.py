@@ -14,7 +14,8 @@ from lmops_lab.icl.statistics import Interval
 
 STYLE = Path(__file__).with_name("lmops.mplstyle")
 MARKERS = "os^Dv"
-CALIBRATION_WORDS = {"raw": "no calibration", "contextual": "contextual calibration", "batch": "batch calibration"}
+CALIBRATION_WORDS = {"raw": "no calibration", "mean": "mean over tokens", "characters": "mean over characters"}
+CALIBRATION_WORDS |= {"pmi": "pointwise mutual information"}
 
 # How far left of the smallest k > 0 the zero-shot point sits, in doublings.
 _ZERO_GAP = 1.4

@@ -10,11 +10,14 @@ from typing import Any
 
 from lmops_lab.attention.context import OwnWeight
 from lmops_lab.icl.calibration import CALIBRATIONS
+from lmops_lab.icl.choices import READINGS
 from lmops_lab.icl.corruption import Share
 from lmops_lab.icl.demonstrations import ORDERS
 from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.experiment import DEFAULT_METHODS, METHODS
 from lmops_lab.icl.plan import check_own_weight
+from lmops_lab.icl.prompts import DOMAIN_TEXTS
+from lmops_lab.icl.selections import SIMILARITIES, WAYS, Selection
 from lmops_lab.origins import EMBEDDED
 from lmops_lab.outside import read_yaml
 
@@ -33,14 +36,21 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "corruption": (int, float),
     "flipped": (bool,),
     "order_seed": (int,),
+    "selection": (str,),
+    "candidates": (int,),
+    "similarity": (str,),
+    "tail": (int,),
     "calibration": (str,),
 }
 _WORDS: dict[str, tuple[str, ...]] = {
     "method": METHODS,
-    "calibration": tuple(CALIBRATIONS),
+    "calibration": tuple(dict.fromkeys((*CALIBRATIONS, *READINGS))),
     "bos": ("none", "group", "shared"),
     "order": ORDERS,
+    "selection": WAYS,
+    "similarity": SIMILARITIES,
 }
+_FROM_ONE = (("group_size", 1), ("candidates", 1), ("tail", 1))
 
 
 @dataclass(frozen=True)
@@ -48,10 +58,13 @@ class Grid:
     """Every combination of these values is a cell of the sweep, and equal work is done once.
 
     Calibrations are computed from stored log-probabilities: they multiply the rows of the table, not the work. A task
-    is a name as `load_task` takes it, or a mapping of that name and `load_task`'s other arguments.
+    is a name as `load_task` takes it, or a mapping of that name and `load_task`'s other arguments. A task has those
+    calibrations that it can: "mean", "characters" and "pmi" are of multiple choice (there "raw" is the sum).
 
     Attributes:
+        selection, candidates, similarity, tail: how each query gets its demonstrations (see `Selection`).
         queries: test examples asked at every cell.
+        domain: in-domain texts of domain-context calibration at every cell; 0 goes with no calibration "domain".
         dtype, device: as in `load_model`.
     """
 
@@ -68,8 +81,13 @@ class Grid:
     corruption: tuple[Share, ...] = (0,)
     flipped: tuple[bool, ...] = (False,)
     order_seed: tuple[int, ...] = (0,)
-    calibration: tuple[str, ...] = tuple(CALIBRATIONS)
+    selection: tuple[str, ...] = (Selection.way,)
+    candidates: tuple[int, ...] = (Selection.candidates,)
+    similarity: tuple[str, ...] = (Selection.similarity,)
+    tail: tuple[int, ...] = (Selection.tail,)
+    calibration: tuple[str, ...] = _WORDS["calibration"]
     queries: int = 200
+    domain: int = DOMAIN_TEXTS
     dtype: str = "auto"
     device: str = "auto"
 
@@ -94,6 +112,8 @@ class Grid:
             raise ValueError("grid: k is missing; give the numbers of demonstrations, such as k: [0, 8, 64]")
         listed: dict[str, Any] = {name: _tuple(value) if name in _TYPES else value for name, value in values.items()}
         _check(listed)
+        if listed.get("domain") == 0:
+            listed.setdefault("calibration", tuple(name for name in _WORDS["calibration"] if name != "domain"))
         return cls(**listed)
 
     @classmethod
@@ -121,6 +141,11 @@ class Grid:
         """Every way to draw demonstrations; equal ones (a shuffle's seed without a shuffle) once."""
         asked = itertools.product(self.balanced, self.order, self.corruption, self.flipped, self.order_seed)
         return list({json.dumps(draw.settings): draw for draw in itertools.starmap(Draw, asked)}.values())
+
+    def selections(self) -> list[Selection]:
+        """Every way to choose demonstrations for a query; equal ones (candidates without a choice) once."""
+        asked = itertools.product(self.selection, self.candidates, self.similarity, self.tail)
+        return list({json.dumps(one.settings): one for one in itertools.starmap(Selection, asked)}.values())
 
     @property
     def combinations(self) -> int:
@@ -152,17 +177,24 @@ def _check(values: Mapping[str, Any]) -> None:
         check_own_weight(weight)
     for task in values.get("task", ()):
         _check_task(task)
-    for name, least in (("k", 0), ("seed", 0), ("order_seed", 0), ("group_size", 1)):
+    for name, least in (("k", 0), ("seed", 0), ("order_seed", 0), *_FROM_ONE):
         if min(values.get(name, [least])) < least:
             raise ValueError(f"grid: {name} is {list(values[name])}; it starts at {least}")
     for share in values.get("corruption", ()):
         Draw(corruption=share)
-    queries = values.get("queries", 1)
-    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 1:
-        raise ValueError(f"grid: queries is {queries!r}; give a whole number from 1")
+    _check_whole(values)
     for name in ("dtype", "device"):
         if not isinstance(values.get(name, ""), str):
             raise ValueError(f"grid: {name} is {values[name]!r}; give one word such as 'auto'")  # noqa: TRY004
+
+
+def _check_whole(values: Mapping[str, Any]) -> None:
+    for name, least in (("queries", 1), ("domain", 0)):
+        number = values.get(name, least)
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ValueError(f"grid: {name} is {number!r}; give a whole number from {least}")
+    if values.get("domain") == 0 and "domain" in values.get("calibration", ()):
+        raise ValueError("grid: domain is 0, but calibration 'domain' needs in-domain texts; give one of them up")
 
 
 def _check_values(name: str, values: Sequence[Any]) -> None:

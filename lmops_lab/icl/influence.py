@@ -7,7 +7,8 @@ from lmops_lab.attention.context import BosPolicy, OwnWeight
 from lmops_lab.icl.cells import Cell
 from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.experiment import run_points, settings
-from lmops_lab.icl.plan import leave_one_out, make_plan
+from lmops_lab.icl.plan import make_plan
+from lmops_lab.icl.pools import leave_one_out
 from lmops_lab.icl.statistics import paired_difference
 from lmops_lab.icl.tasks import Task
 from lmops_lab.models import LanguageModel

@@ -1,107 +1,26 @@
 """What an experiment will do: every point with its tokens and its name, checked before any slow work."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmops_lab.attention.context import BosPolicy, OwnWeight, log_own_weight
 from lmops_lab.attention.grouping import group_by_count
-from lmops_lab.icl.cells import cell_name
 from lmops_lab.icl.curve import ZERO_SHOT
 from lmops_lab.icl.demonstrations import draw_queries
 from lmops_lab.icl.draws import Draw
-from lmops_lab.icl.prompts import PromptTokens
+from lmops_lab.icl.inputs import ChoiceQuestions, Questions, Row, ask
+from lmops_lab.icl.pools import Point, Pool
+from lmops_lab.icl.prompts import DOMAIN_TEXTS
+from lmops_lab.icl.retrieval import Candidates
+from lmops_lab.icl.selections import NO_SELECTION, Selection
 from lmops_lab.icl.tasks import Example, Task
 from lmops_lab.models import LanguageModel
 
-Row = tuple[int, ...]  # token ids
-
 # "2groups" is a factor on M and becomes a number once M is known; the attention itself knows the other words.
 DOUBLE = "2groups"
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What is asked at every point of a task, in one model's tokens.
-
-    Attributes:
-        queries: token ids of each query; content_free: of the inputs without content; domain: of random in-domain
-            texts; labels: of each label.
-        gold: index of each query's right label.
-        places: index of each query in the task's test examples.
-        names: label names in the order of the scores.
-    """
-
-    queries: tuple[Row, ...]
-    content_free: tuple[Row, ...]
-    domain: tuple[Row, ...]
-    labels: tuple[Row, ...]
-    gold: tuple[int, ...]
-    places: tuple[int, ...]
-    names: tuple[str, ...]
-
-    @property
-    def inputs(self) -> tuple[Row, ...]:
-        """All that is scored at a point: queries, then inputs without content, then in-domain texts."""
-        return (*self.queries, *self.content_free, *self.domain)
-
-    @property
-    def own_tokens(self) -> int:
-        """Positions that the longest input needs with its label."""
-        return max(map(len, self.inputs)) + max(map(len, self.labels))
-
-
-@dataclass(frozen=True)
-class Point:
-    """One cell to be: where it lies in the experiment, and the name that its content gives it.
-
-    Attributes:
-        groups: which groups of the pool it uses; None for the leading ones that k asks for.
-        config: everything its scores depend on; `name` is its hash.
-        settings: what a reader filters by (see `lmops_lab.icl.cells.SETTINGS`).
-    """
-
-    method: str
-    k: int
-    seed: int
-    own_weight: OwnWeight
-    config: Mapping[str, Any] = field(repr=False)
-    settings: Mapping[str, Any] = field(repr=False)
-    groups: tuple[int, ...] | None = None
-
-    @property
-    def name(self) -> str:
-        """Content hash."""
-        return cell_name(self.config)
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Demonstrations that are encoded once, and every point that this one encoding serves.
-
-    Plain data that can be sent to another process. What is encoded depends on `ks` alone, never on which points are
-    still missing, so a continued experiment gives the very same numbers.
-
-    Attributes:
-        kind: "groups", "prompt" (one long prompt) or "none" (zero-shot).
-        demonstrations: token ids of the largest k's demonstrations; smaller ones are a beginning or a subset.
-        ks: every k that is cut from it.
-    """
-
-    kind: str
-    demonstrations: tuple[Row, ...]
-    ks: tuple[int, ...]
-    group_size: int
-    bos: BosPolicy
-    questions: Questions
-    points: tuple[Point, ...] = field(repr=False)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all demonstrations."""
-        return sum(map(len, self.demonstrations))
 
 
 @dataclass(frozen=True)
@@ -129,6 +48,7 @@ class Setting:
         own_weights: one or more; all are scored against the same encoded groups.
         pool_groups: None: every seed draws its own demonstrations. A number: all seeds choose among this many groups,
             drawn and encoded once.
+        domain: how many random in-domain texts are scored at every point of a classification.
     """
 
     ks: tuple[int, ...]
@@ -141,6 +61,8 @@ class Setting:
     draw: Draw
     versions: tuple[str, ...]
     pool_groups: int | None = None
+    selection: Selection = NO_SELECTION
+    domain: int = DOMAIN_TEXTS
 
     def __post_init__(self) -> None:
         if not self.ks or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in self.ks):
@@ -151,6 +73,12 @@ class Setting:
             raise ValueError(f"group_size is {self.group_size}; a group holds at least 1 demonstration")
         for weight in self.own_weights:
             check_own_weight(weight)
+        if self.domain < 0:
+            raise ValueError(f"domain is {self.domain}; give the number of in-domain texts, 0 for none")
+        if self.selection and (self.pool_groups is not None or not self.draw.nested):
+            other = f"order {self.draw.order!r}" if self.pool_groups is None else f"pool_groups {self.pool_groups}"
+            raise ValueError(f"selection {self.selection.way!r} says itself what stands where; {other} cannot, too")
+        self.selection.check(self.ks, self.methods, self.group_size)
         if self.pool_groups is not None and not self.draw.nested:
             raise ValueError(
                 f"order is {self.draw.order!r}, but with pool_groups seeds choose whole groups; give one of them up"
@@ -183,66 +111,62 @@ def make_plan(lm: LanguageModel, task: Task, setting: Setting) -> Plan:
         ValueError: anything that cannot be run.
     """
     lm.bos_tokens(setting.bos)
-    prompts = PromptTokens.of(lm, task)
     places = draw_queries(task.test, setting.queries)
-    asked = [task.test[i] for i in places]
-    questions = Questions(
-        tuple(tuple(prompts.query(example)) for example in asked),
-        tuple(map(tuple, prompts.content_free())),
-        tuple(map(tuple, prompts.domain())),
-        prompts.labels,
-        tuple(task.labels.index(example.label) for example in asked),
-        tuple(places),
-        task.labels,
-    )
+    prompts, questions = ask(lm, task, places, setting.domain)
     room = lm.context_length - questions.own_tokens
     if room <= 0:
-        longest = places[max(range(len(places)), key=lambda i: len(questions.queries[i]))]
+        asked = [number for number in range(len(questions.inputs)) if questions.place_of(number) >= 0]
+        longest = questions.place_of(max(asked, key=lambda number: len(questions.inputs[number])))
         raise ValueError(f"test example {longest} alone passes the model's {lm.context_length} positions; shorten it")
-    namer = _Namer(lm, task, setting, places)
+    namer = _Namer(lm, task, setting, questions)
     pools = [Pool("none", (), (0,), 1, setting.bos, questions, (namer.zero_shot(),))] if 0 in setting.ks else []
     skipped: dict[tuple[str, int], str] = {}
-    grouped = [method for method in setting.methods if method != "sequential"]
-    draws = _draws(task, setting)
-    for seed, ks, drawn in draws:
+    for seed, ks, drawn in _draws(task, setting):
         tokens = tuple(map(tuple, prompts.demonstrations(drawn)))
-        if grouped:
-            _check_groups(tokens, seed, setting.group_size, lm.context_length, room)
-            points = tuple(namer.grouped(grouped, ks, draw_seed=seed))
-            pools.append(Pool("groups", tokens, ks, setting.group_size, setting.bos, questions, points))
-        if "sequential" in setting.methods:
-            ends = np.cumsum([len(t) for t in tokens]) + len(lm.bos_tokens(setting.bos))
-            fitting = tuple(k for k in ks if ends[k - 1] <= room)
-            for k in sorted(set(ks) - set(fitting)):
-                skipped["sequential", k] = f"the prompt passes the model's {lm.context_length} positions"
-            if fitting:
-                points = tuple(namer.sequential(k, seed) for k in fitting)
-                held = tokens[: max(fitting)]
-                pools.append(Pool("prompt", held, fitting, setting.group_size, setting.bos, questions, points))
+        candidates = None
+        if setting.selection:
+            texts = tuple(task.query(example.fields) for example in drawn)
+            candidates = Candidates(setting.selection, tokens, texts)
+        found, unfit = _pools(namer, seed, ks, tokens, candidates, room)
+        pools += found
+        skipped |= unfit
     return Plan(setting.ks, setting.methods, setting.seeds, questions, tuple(pools), skipped)
 
 
-def leave_one_out(pool: Pool) -> Pool:
-    """The same encoded groups with one point that uses all of them and one for each group left out.
-
-    Raises:
-        ValueError: a pool without at least two full groups.
-    """
-    groups = -(-len(pool.demonstrations) // pool.group_size)
-    if pool.kind != "groups" or groups < 2:
-        raise ValueError(f"leaving one group out needs 2 groups or more; this pool has {groups} ({pool.kind})")
-    whole = max(pool.points, key=lambda point: point.k)
-    points = [replace(whole, groups=tuple(range(groups)))]
-    for left in range(groups):
-        kept = tuple(g for g in range(groups) if g != left)
-        config = {**whole.config, "groups": list(kept)}
-        points.append(replace(whole, k=_examples(pool, kept), groups=kept, config=config))
-    return replace(pool, points=tuple(points))
-
-
-def _examples(pool: Pool, groups: Sequence[int]) -> int:
-    sizes = [len(g) for g in group_by_count(pool.demonstrations, pool.group_size)]
-    return sum(sizes[g] for g in groups)
+def _pools(
+    namer: "_Namer", seed: int, ks: tuple[int, ...], tokens: tuple[Row, ...], candidates: Candidates | None, room: int
+) -> tuple[list[Pool], dict[tuple[str, int], str]]:
+    """The pools of one draw, and the points of it that do not fit into the model."""
+    lm, setting, questions = namer.lm, namer.setting, namer.questions
+    selection, size, bos = setting.selection, setting.group_size, setting.bos
+    methods = [method for method in setting.methods if method != "sequential"]
+    if candidates is not None:
+        room -= candidates.longest(selection.carried)
+    alone = candidates is not None and selection.alone
+    if alone:  # whatever a query chooses, it is no longer than the longest candidates
+        tokens = tuple(sorted(tokens, key=len, reverse=True)[: max(ks)])
+    encoded = tokens if candidates is None or not selection.carried else tokens[: max(ks) - selection.carried]
+    if methods:
+        hint = f" or tail (now {selection.tail})" if selection.carried else ""
+        _check_groups(encoded, seed, size, lm.context_length, room, hint)
+    pools: list[Pool] = []
+    fitting: tuple[int, ...] = ()
+    if "sequential" in setting.methods:
+        ends = np.cumsum([len(row) for row in tokens]) + len(lm.bos_tokens(bos))
+        fitting = tuple(k for k in ks if ends[k - selection.carried - 1] <= room)
+    unfit = [k for k in ks if k not in fitting] if "sequential" in setting.methods else []
+    skipped = {("sequential", k): f"the prompt passes the model's {lm.context_length} positions" for k in unfit}
+    grouped, prompts = tuple(namer.grouped(methods, ks, seed)), tuple(namer.sequential(k, seed) for k in fitting)
+    if alone:
+        points = (*grouped, *prompts)
+        return [Pool("alone", (), ks, size, bos, questions, points, candidates)] if points else [], skipped
+    if grouped:
+        cut = (len(tokens),) if selection.way == "groups" else tuple(k - selection.carried for k in ks)
+        pools.append(Pool("groups", encoded, cut, size, bos, questions, grouped, candidates))
+    if prompts:
+        cut = tuple(k - selection.carried for k in fitting)
+        pools.append(Pool("prompt", tokens[: max(cut)], cut, size, bos, questions, prompts, candidates))
+    return pools, skipped
 
 
 def _draws(task: Task, setting: Setting) -> list[tuple[int, tuple[int, ...], list[Example]]]:
@@ -252,18 +176,26 @@ def _draws(task: Task, setting: Setting) -> list[tuple[int, tuple[int, ...], lis
         return []
     if setting.pool_groups is not None:
         return [(0, ks, setting.draw.demonstrations(task, setting.pool_groups * setting.group_size, 0))]
+    if setting.selection:
+        try:
+            return [
+                (seed, ks, setting.draw.demonstrations(task, setting.selection.candidates, seed))
+                for seed in setting.seeds
+            ]
+        except ValueError as error:
+            raise ValueError(f"candidates is {setting.selection.candidates}: {error}") from error
     # In another order than the drawn one, 8 demonstrations are not the first of 64: every k is a draw of its own.
     cuts = [ks] if setting.draw.nested else [(k,) for k in ks]
     return [(seed, cut, setting.draw.demonstrations(task, max(cut), seed)) for seed in setting.seeds for cut in cuts]
 
 
-def _check_groups(tokens: Sequence[Row], seed: int, group_size: int, positions: int, room: int) -> None:
+def _check_groups(tokens: Sequence[Row], seed: int, group_size: int, positions: int, room: int, hint: str) -> None:
     for number, group in enumerate(group_by_count(tokens, group_size)):
         size = sum(map(len, group)) + 1  # a BOS token may come on top
         if size > room:
             raise ValueError(
                 f"group {number} of seed {seed} has {size} tokens, but the model has {positions} positions and the "
-                f"longest query needs {positions - room}; lower group_size (now {group_size})"
+                f"longest query needs {positions - room}; lower group_size (now {group_size}){hint}"
             )
 
 
@@ -274,14 +206,14 @@ class _Namer:
     lm: LanguageModel
     task: Task
     setting: Setting
-    places: Sequence[int]
+    questions: Questions
 
     def zero_shot(self) -> Point:
         return self._point(ZERO_SHOT, 0, 0, 1, {}, {})
 
     def sequential(self, k: int, seed: int) -> Point:
-        about = {"seed": seed, **self.setting.draw.settings}
-        return self._point("sequential", k, seed, 1, about, about)
+        depends, shown = self._drawn(seed)
+        return self._point("sequential", k, seed, 1, depends, shown)
 
     def grouped(self, methods: Sequence[str], ks: Sequence[int], draw_seed: int) -> list[Point]:
         """Points of one pool, k by k, so that a method's points of one k lie side by side."""
@@ -294,12 +226,9 @@ class _Namer:
         }
         for k in ks:
             for seed, order in orders.items():
-                about: dict[str, Any] = {"seed": seed, **setting.draw.settings, "group_size": size}
-                depends = {**about, "aligned_to": max(ks) if k > size else k}  # groups end where the longest one does
-                chosen = None
-                if pooled:
-                    depends |= {"pool_groups": setting.pool_groups, "aligned_to": "pool"}
-                    chosen = order[: k // size]
+                depends, about = ({**what, "group_size": size} for what in self._drawn(seed))
+                depends |= self._alignment(k, max(ks))
+                chosen = order[: k // size] if pooled else None
                 for method in methods:
                     # The other methods have no own weight; they are scored once, whatever weights are swept.
                     for weight in setting.own_weights if method == "structured" else (1,):
@@ -307,6 +236,22 @@ class _Namer:
                         shown = {**about, **{name: str(value) for name, value in own.items()}}
                         points.append(self._point(method, k, seed, weight, depends | own, shown, chosen))
         return points
+
+    def _drawn(self, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the demonstrations depend on, and what is shown of it."""
+        drawn = {"seed": seed, **self.setting.draw.settings}
+        selected = self.setting.selection.settings
+        return drawn | (selected if self.setting.selection else {}), drawn | selected
+
+    def _alignment(self, k: int, most: int) -> dict[str, Any]:
+        """Groups end where the longest one that is encoded with them does, which may be another k's."""
+        setting = self.setting
+        if setting.pool_groups is not None:
+            return {"pool_groups": setting.pool_groups, "aligned_to": "pool"}
+        if setting.selection and not setting.selection.carried:  # to those of the candidates, or of the query
+            return {}
+        encoded = k - setting.selection.carried
+        return {"aligned_to": most - setting.selection.carried if encoded > setting.group_size else encoded}
 
     def _point(
         self,
@@ -320,7 +265,10 @@ class _Namer:
     ) -> Point:
         bos, where = self.setting.bos, {"method": method, "k": k}
         shared = {"model": self.lm.fingerprint, "task": self.task.fingerprint, "bos": bos, **where}
-        config = {**shared, "queries": list(self.places), "versions": list(self.setting.versions), **depends}
+        shared |= {"queries": list(self.questions.places), "versions": list(self.setting.versions)}
+        domain = self.setting.domain
+        if domain != DOMAIN_TEXTS and not isinstance(self.questions, ChoiceQuestions):
+            shared["domain"] = domain
         # A point without a draw has no seed to show.
         settings = {"model": self.lm.name, "task": self.task.name, "bos": bos, **where, "seed": None, **shown}
-        return Point(method, k, seed, weight, config, settings, groups)
+        return Point(method, k, seed, weight, {**shared, **depends}, settings, groups)

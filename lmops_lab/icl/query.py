@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lmops_lab.icl.cells import SETTINGS, CellStore, Stored, read_about
+from lmops_lab.icl.cells import MARKS, SETTINGS, CellStore, Stored, read_about
 from lmops_lab.icl.grid import nearest
 
 VIEWS = {
@@ -24,15 +24,20 @@ VIEWS = {
 
 # Columns that may be empty and are no floats for it.
 _WHOLE = {"k": "Int64", "seed": "Int64", "group_size": "Int64", "order_seed": "Int64"}
+_WHOLE |= {"candidates": "Int64", "tail": "Int64"}
 _WHOLE |= {"balanced": "boolean", "flipped": "boolean"}
 
 _QUOTED = [f'"{name}"' for name in SETTINGS]  # "order" is a word of SQL's own
 
-# A row of `stored` holds the scores of all labels; gold is -1 for inputs without content.
+# A row of `stored` holds the scores of all labels; gold is -1 where there is no right one. Of multiple choice, rows of
+# lengths are left out, and so are choices that a question does not have.
 _SCORES = f"""
-select cell, {", ".join(f"stored.{name}" for name in _QUOTED)}, query,
-       case when gold >= 0 then labels[gold + 1] end as gold, unnest(labels) as label, unnest(scores) as log_probability
-from stored join (select cell, labels from about) using (cell)
+select * from (
+    select cell, {", ".join(f"about.{name}" for name in _QUOTED)}, query,
+           case when gold >= 0 then labels[gold + 1] end as gold, unnest(labels) as label,
+           unnest(scores) as log_probability
+    from stored join about using (cell) where query >= {MARKS["unconditional"]}
+) where not isnan(log_probability)
 """  # noqa: S608 - nothing but column names of this package
 
 
@@ -56,7 +61,9 @@ def query(sql: str, folders: Sequence[Path | str] = ("runs",)) -> pd.DataFrame:
         database.execute(f"create view cells as {settled}")
         stored = [*_read(found)] if _names("scores", sql) or _names("answers", sql) else []
         if _names("scores", sql):
-            database.register("stored", pa.concat_tables([one.table.replace_schema_metadata() for one in stored]))
+            columns = ["cell", "query", "gold", "scores"]
+            tables = [one.table.select(columns).replace_schema_metadata() for one in stored]
+            database.register("stored", pa.concat_tables(tables))
             database.execute(f"create view scores as {_SCORES}")
         if _names("answers", sql):
             database.register("answers", _answers(stored))

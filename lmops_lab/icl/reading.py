@@ -5,11 +5,12 @@ from lmops_lab.icl.figure import calibration_words
 from lmops_lab.icl.statistics import Interval
 
 
-def reading(curve: ICLCurve, calibration: str = "batch") -> str:
+def reading(curve: ICLCurve, calibration: str | None = None) -> str:
     """A short reading of a curve as Markdown bullets; every claim carries the interval it rests on.
 
-    A difference is called real only if its paired 95 % interval leaves out 0.
+    A difference is called real only if its paired 95 % interval leaves out 0. Default calibration: `curve.usual`.
     """
+    calibration = calibration or curve.usual
     lines = [_start(curve, calibration)]
     methods = [m for m in dict.fromkeys(m for m, _ in curve.points()) if m != ZERO_SHOT]
     lines += [line for method in methods for line in _of_method(curve, method, calibration)]

@@ -43,17 +43,18 @@ class Sweep:
                 yield name, settings, cell
 
     def table(self, calibrations: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row a cell and calibration: its settings and the accuracy over its queries."""
+        """One row a cell and calibration (default: those of the grid that it has): settings, accuracy, queries."""
         rows = []
         shown = calibrations or self.grid.calibration
         for name, settings, cell in self.cells():
-            for calibration in shown:
+            for calibration in shown if calibrations else [one for one in shown if one in cell.calibrations]:
                 right = cell.calibrated(calibration).argmax(-1) == cell.gold
                 found = {"accuracy": float(right.mean()), "queries": len(cell.gold), "groups": cell.cost.groups}
                 columns = {column: settings.get(column) for column in SETTINGS}
                 rows.append({**columns, "calibration": calibration, **found, "cell": name})
         table = pd.DataFrame(rows)
-        whole = {name: "Int64" for name in ("seed", "group_size") if name in table}  # whole numbers, or not applicable
+        names = ("seed", "group_size", "candidates", "tail")
+        whole = {name: "Int64" for name in names if name in table}  # whole numbers, or not applicable
         return table.astype(whole)
 
     def write_table(self) -> None:

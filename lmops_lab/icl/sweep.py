@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
 from lmops_lab.icl.experiment import keep, run_points
 from lmops_lab.icl.grid import Grid
 from lmops_lab.icl.outlines import dtype_name, outline_model
-from lmops_lab.icl.plan import Plan, Point, Pool, make_plan
+from lmops_lab.icl.plan import Plan, make_plan
+from lmops_lab.icl.pools import Point, Pool
 from lmops_lab.icl.results import CELLS, FORMAT, MANIFEST, Sweep, check_folder
 from lmops_lab.icl.tasks import Task, load_task
 from lmops_lab.models import LanguageModel, load_model
@@ -201,11 +203,17 @@ def _load_task(task: str | Mapping[str, Any], given: Mapping[str, Task]) -> Task
 
 
 def _plans(grid: Grid, lm: LanguageModel, task: Task) -> Iterator[Plan]:
-    for bos in grid.bos:
-        for draw in grid.draws():
-            for size in grid.group_size:
-                asked = (grid.k, grid.method, grid.seed, grid.queries, size, bos, grid.own_weight, draw)
-                yield make_plan(lm, task, experiment.settings(*asked))
+    ways = itertools.product(grid.bos, grid.draws(), grid.selections(), grid.group_size)
+    for bos, draw, selection, size in ways:
+        asked = (grid.k, grid.method, grid.seed, grid.queries, size, bos, grid.own_weight, draw)
+        plan = make_plan(lm, task, experiment.settings(*asked, selection=selection, domain=grid.domain))
+        possible = plan.questions.calibrations
+        if not set(possible) & set(grid.calibration):
+            raise ValueError(
+                f"task {task.name!r} is of kind {task.kind!r}; it has calibration {', '.join(possible)}, of which the "
+                f"grid wants none: {', '.join(grid.calibration)}"
+            )
+        yield plan
 
 
 def missing_points(plan: SweepPlan, store: CellStore) -> set[str]:
@@ -242,7 +250,8 @@ def needed_space(plan: SweepPlan, names: set[str]) -> int:
     rows = 0
     for work in plan.works:
         asked = work.pool.questions
-        per_cell = len(asked.inputs) * (4 * len(asked.labels) + 16) + 16_000
+        lines = asked.numbers // len(asked.names)
+        per_cell = lines * (4 * len(asked.names) + 16) + 16_000
         rows += per_cell * sum(point.name in names for point in work.pool.points)
     return rows
 

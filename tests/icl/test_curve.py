@@ -9,7 +9,7 @@ import pytest
 
 from lmops_lab import encode_groups, icl_curve, load_task
 from lmops_lab.attention.cache import GroupCache
-from lmops_lab.icl import experiment
+from lmops_lab.icl import experiment, scoring
 from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.demonstrations import draw_demonstrations, draw_queries
@@ -82,7 +82,7 @@ def test_up_to_one_group_both_methods_are_the_same_prompt(curve):
 
 def test_a_second_run_scores_nothing(tiny, task, tmp_path, monkeypatch):
     first = run(tiny, task, tmp_path)
-    monkeypatch.setattr(experiment, "_score", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr(scoring, "_score", lambda *_: pytest.fail("scored again"))
     second = run(tiny, task, tmp_path)
     pd.testing.assert_frame_equal(first.to_long_frame(), second.to_long_frame())
     assert first.to_frame().equals(second.to_frame())
@@ -90,7 +90,7 @@ def test_a_second_run_scores_nothing(tiny, task, tmp_path, monkeypatch):
 
 def test_ctrl_c_keeps_finished_points_and_the_next_call_continues(tiny, task, tmp_path, monkeypatch):
     undisturbed = run(tiny, task, tmp_path / "a")
-    real, calls = experiment._score, []
+    real, calls = scoring._score, []
 
     def interrupted(*arguments):
         if len(calls) == 7:
@@ -98,12 +98,12 @@ def test_ctrl_c_keeps_finished_points_and_the_next_call_continues(tiny, task, tm
         calls.append(arguments[1:4])
         return real(*arguments)
 
-    monkeypatch.setattr(experiment, "_score", interrupted)
+    monkeypatch.setattr(scoring, "_score", interrupted)
     with pytest.raises(KeyboardInterrupt) as stopped:
         run(tiny, task, tmp_path / "b")
     assert "7 finished points are kept" in stopped.value.__notes__[0]
     again = []
-    monkeypatch.setattr(experiment, "_score", lambda *a: (again.append(a[1:4]), real(*a))[1])
+    monkeypatch.setattr(scoring, "_score", lambda *a: (again.append(a[1:4]), real(*a))[1])
     resumed = run(tiny, task, tmp_path / "b")
     assert not set(calls) & set(again)
     assert len(calls) + len(again) == len(undisturbed.cells)
@@ -246,8 +246,8 @@ def test_frame_and_differences(curve):
     ],
 )
 def test_bad_input_is_refused_before_any_work(tiny, task, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr(experiment, "_score", lambda *_: pytest.fail("slow work began"))
-    monkeypatch.setattr(experiment, "_encode", lambda *_: pytest.fail("slow work began"))
+    monkeypatch.setattr(scoring, "_score", lambda *_: pytest.fail("slow work began"))
+    monkeypatch.setattr(scoring, "_encode", lambda *_: pytest.fail("slow work began"))
     with pytest.raises(ValueError, match=message):
         run(tiny, task, tmp_path, **changes)
 

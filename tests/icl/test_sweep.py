@@ -16,7 +16,7 @@ import torch
 
 from lmops_lab import icl_curve
 from lmops_lab.cli import main
-from lmops_lab.icl import experiment
+from lmops_lab.icl import experiment, scoring
 from lmops_lab.icl import sweep as sweep_module
 from lmops_lab.icl.cells import CellStore
 from lmops_lab.icl.curve import ZERO_SHOT
@@ -270,8 +270,8 @@ def test_the_estimate_counts_what_is_missing(done, grid, tmp_path):
 
 
 def test_a_pool_of_groups_serves_all_seeds(tiny, data, tmp_path, monkeypatch):
-    real, encoded = experiment._encode, []
-    monkeypatch.setattr(experiment, "_encode", lambda *a: (encoded.append(len(a[2])), real(*a))[1])
+    real, encoded = scoring._encode, []
+    monkeypatch.setattr(scoring, "_encode", lambda *a: (encoded.append(len(a[2])), real(*a))[1])
     task = load_task(str(data), template="{text}:")
     asked = {"k": [3, 6, 9], "methods": ["structured"], "seeds": 4, "queries": 8, "group_size": 3, "folder": tmp_path}
     curve = icl_curve(tiny, task, **asked, pool_groups=5, progress=False)
@@ -284,8 +284,8 @@ def test_a_pool_of_groups_serves_all_seeds(tiny, data, tmp_path, monkeypatch):
 
 
 def test_leaving_one_group_out_equals_encoding_the_others_alone(tiny, data, monkeypatch):
-    real, encoded = experiment._encode, []
-    monkeypatch.setattr(experiment, "_encode", lambda *a: (encoded.append(len(a[2])), real(*a))[1])
+    real, encoded = scoring._encode, []
+    monkeypatch.setattr(scoring, "_encode", lambda *a: (encoded.append(len(a[2])), real(*a))[1])
     task = load_task(str(data), template="{text}:")
     frame = leave_one_group_out(tiny, task, k=8, queries=8, group_size=3, calibration="raw")
     assert encoded == [3]
