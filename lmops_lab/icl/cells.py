@@ -164,8 +164,8 @@ def rows_of(cell: Cell) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return np.concatenate([cell.queries, marks]), np.concatenate([cell.scores, *kept.values()]).astype(np.float32)
 
 
-def parts_of(asked: NDArray[np.int64], scores: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
-    """The parts of a cell that `rows_of` put one below the other."""
+def parts_of(asked: NDArray[np.int64], scores: NDArray[np.floating]) -> dict[str, Any]:
+    """The fields of a cell that `rows_of` put one below the other."""
     scores = scores.astype(np.float32, copy=False)
     return {"scores": scores[asked >= 0], **{name: scores[asked == mark] for name, mark in MARKS.items()}}
 

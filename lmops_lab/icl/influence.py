@@ -9,6 +9,7 @@ from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.experiment import run_points, settings
 from lmops_lab.icl.plan import make_plan
 from lmops_lab.icl.pools import leave_one_out
+from lmops_lab.icl.prompts import DOMAIN_TEXTS
 from lmops_lab.icl.statistics import paired_difference
 from lmops_lab.icl.tasks import Task
 from lmops_lab.models import LanguageModel
@@ -37,7 +38,8 @@ def leave_one_group_out(
     Raises:
         ValueError: fewer than two groups, or whatever `icl_curve` refuses.
     """
-    asked = settings([k], ["structured"], [seed], queries, group_size, bos, [own_weight], draw)
+    domain = DOMAIN_TEXTS if calibration == "domain" else 0
+    asked = settings([k], ["structured"], [seed], queries, group_size, bos, [own_weight], draw, domain=domain)
     pool = leave_one_out(make_plan(lm, task, asked).pools[0])
 
     def right(cell: Cell) -> np.ndarray:
