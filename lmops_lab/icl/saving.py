@@ -49,8 +49,9 @@ def cost_saved(about: Mapping[str, Any]) -> str:
         lines.append(f"{_KINDS[kind]}:")
         lines.append(f"  {count['points']:,} points, each encoded anew: {count['anew']:>12,} tokens")
         lines.append(f"  as this curve encodes them: {count['encoded']:>12,} tokens, {_share(**count)}")
-    both = {name: sum(count[name] for count in counts.values()) for name in ("points", "encoded", "anew")}
-    lines.append(f"together {both['encoded']:,} instead of {both['anew']:,} tokens, {_share(**both)}")
+    if len(counts) > 1:
+        both = {name: sum(count[name] for count in counts.values()) for name in ("points", "encoded", "anew")}
+        lines.append(f"together {both['encoded']:,} instead of {both['anew']:,} tokens, {_share(**both)}")
     return "\n".join(lines)
 
 

@@ -17,6 +17,19 @@ def test_a_shuffles_seed_matters_to_shuffles_alone():
     assert len(grid.draws()) == 2 * (1 + 2)
 
 
+def test_settings_of_a_choice_matter_to_that_choice_alone():
+    grid = Grid.of({"k": 8, "selection": ["none", "bm25", "mixed"], "tail": [2, 4], "candidates": [64, 128]})
+    assert len(grid.selections()) == 1 + 2 + 2 * 2
+    assert Grid.of(grid.to_dict()) == grid
+
+
+def test_without_in_domain_texts_there_is_no_calibration_by_them():
+    grid = Grid.of({"k": 8, "domain": 0})
+    assert "domain" not in grid.calibration
+    assert {"raw", "contextual", "batch", "pmi"} < set(grid.calibration)
+    assert Grid.of(grid.to_dict()) == grid
+
+
 def test_calibrations_multiply_the_table_alone():
     grid = Grid.of({"k": [0, 8], "seed": [1, 2], "calibration": ["raw", "batch"]})
     assert grid.combinations == 2 * 2 * 2 * 2
@@ -55,6 +68,12 @@ def test_a_grid_from_a_file(tmp_path):
         ({"k": [0], "own_weight": 0}, "own_weight is 0"),
         ({"k": [0], "queries": 0}, "queries is 0"),
         ({"k": [0], "dtype": 32}, "dtype is 32"),
+        ({"k": [0], "selection": "bm52"}, "selection 'bm52' is unknown; did you mean 'bm25'"),
+        ({"k": [0], "similarity": "embeding"}, "did you mean 'embedding'"),
+        ({"k": [0], "candidates": 0}, r"candidates is \[0\]; it starts at 1"),
+        ({"k": [0], "tail": 0}, r"tail is \[0\]; it starts at 1"),
+        ({"k": [0], "domain": -1}, "domain is -1; give a whole number from 0"),
+        ({"k": [0], "domain": 0, "calibration": ["raw", "domain"]}, "domain is 0, but calibration 'domain' needs"),
         ({"k": [0], "task": {"template": "{text}"}}, "has no name"),
         ({"k": [0], "task": {"name": "a", "templat": "{text}"}}, "did you mean 'template'"),
     ],

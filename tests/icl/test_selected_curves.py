@@ -1,5 +1,8 @@
 """Curves whose queries choose their demonstrations: every shortcut equals scoring each query alone with its own."""
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,6 +202,7 @@ def test_a_sweep_over_selections(tiny, task, tmp_path):
     grid |= {"dtype": "float32", "domain": 0, **ways}
     tasks = {"words": task}
     plan = plan_sweep(_grid(grid), tasks)
+    assert pickle.loads(pickle.dumps(plan.works)) == plan.works  # as a worker gets and compares them
     said = estimate(plan, tmp_path)
     assert said.cells == said.missing == 1 + 3 * 2 * 2
     assert said.rows == said.cells * 3  # no in-domain texts, no domain-context calibration
@@ -265,3 +269,7 @@ def test_the_cost_that_a_nested_curve_saves(tiny, task, tmp_path):
     assert spent == prompt
     selected = run(tiny, task, tmp_path, Selection("bm25", CANDIDATES))
     assert "nothing saved" in selected.cost_saved()
+    assert "together" not in selected.cost_saved()
+    with pytest.raises(ValueError, match=r"this curve does not know what was encoded for it"):
+        replace(curve, about={}).cost_saved()
+    assert run(tiny, task, tmp_path, Selection(), k=[0]).cost_saved() == "Without demonstrations nothing is encoded."
