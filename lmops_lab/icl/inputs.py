@@ -145,27 +145,39 @@ class ChoiceQuestions(Questions):
         return np.cumsum([0, *self.counts[:-1]]).tolist()
 
 
-def ask(lm: LanguageModel, task: Task, places: Sequence[int], domain: int) -> tuple[PromptTokens, Questions]:
+def ask(
+    lm: LanguageModel, task: Task, places: Sequence[int], domain: int, answer_tokens: int = 0
+) -> tuple[PromptTokens, Questions]:
     """A task's prompts, and the questions at these places of its test examples.
 
     Args:
         domain: how many random in-domain texts are asked as well, where labels are fixed.
+        answer_tokens: room for answers in free text; 0 where log-probabilities of given answers are wanted.
 
     Raises:
-        ValueError: an open-ended task, or whatever `PromptTokens.of` refuses.
+        ValueError: a task whose answers are not of that sort, or whatever `PromptTokens.of` refuses.
     """
-    if task.kind == GENERATION:
+    if (task.kind == GENERATION) != (answer_tokens > 0):
         raise ValueError(
-            f"task {task.name!r} is of kind {task.kind!r}: its answers are free text, and a curve stores "
-            "log-probabilities of given answers. Use answer_questions(task, task.test[:100], generate).score() of "
-            "lmops_lab.icl.questions, once a context: exact match and F1"
+            f"task {task.name!r} is of kind {task.kind!r}: icl_curve and sweeps take given answers (labels, choices), "
+            "open_curve(lm, task) of lmops_lab.icl.open_curve takes answers in free text, with exact match and F1"
         )
     prompts = PromptTokens.of(lm, task, task.kind)
+    if task.kind == GENERATION:
+        texts = [task.query(task.test[place].fields) for place in places]
+        return prompts, Questions(
+            inputs=tuple(tuple(lm.tokens(text)) for text in texts),
+            answers=(((0,) * answer_tokens,),) * len(texts),
+            texts=tuple(texts),
+            gold=(0,) * len(texts),
+            places=tuple(places),
+            names=(),
+        )
     if task.kind == MULTIPLE_CHOICE:
         return prompts, _choices(prompts, places)
     examples = [task.test[i] for i in places]
-    free, texts = prompts.content_free_texts(), prompts.domain_texts(domain)
-    asked = [*(task.query(example.fields) for example in examples), *free, *texts]
+    free, random = prompts.content_free_texts(), prompts.domain_texts(domain)
+    asked = [*(task.query(example.fields) for example in examples), *free, *random]
     return prompts, Questions(
         inputs=tuple(tuple(lm.tokens(text)) for text in asked),
         answers=(prompts.labels,) * len(asked),
@@ -174,7 +186,7 @@ def ask(lm: LanguageModel, task: Task, places: Sequence[int], domain: int) -> tu
         places=tuple(places),
         names=task.labels,
         content_free=len(free),
-        domain=len(texts),
+        domain=len(random),
     )
 
 

@@ -49,6 +49,7 @@ class Setting:
         pool_groups: None: every seed draws its own demonstrations. A number: all seeds choose among this many groups,
             drawn and encoded once.
         domain: how many random in-domain texts are scored at every point of a classification.
+        answer_tokens: how long an answer in free text may be; 0: log-probabilities of given answers are wanted.
     """
 
     ks: tuple[int, ...]
@@ -63,6 +64,7 @@ class Setting:
     pool_groups: int | None = None
     selection: Selection = NO_SELECTION
     domain: int = DOMAIN_TEXTS
+    answer_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not self.ks or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in self.ks):
@@ -112,7 +114,7 @@ def make_plan(lm: LanguageModel, task: Task, setting: Setting) -> Plan:
     """
     lm.bos_tokens(setting.bos)
     places = draw_queries(task.test, setting.queries)
-    prompts, questions = ask(lm, task, places, setting.domain)
+    prompts, questions = ask(lm, task, places, setting.domain, setting.answer_tokens)
     room = lm.context_length - questions.own_tokens
     if room <= 0:
         asked = [number for number in range(len(questions.inputs)) if questions.place_of(number) >= 0]
@@ -269,6 +271,8 @@ class _Namer:
         domain = self.setting.domain
         if domain != DOMAIN_TEXTS and not isinstance(self.questions, ChoiceQuestions):
             shared["domain"] = domain
+        if self.setting.answer_tokens:
+            shared["answer_tokens"] = self.setting.answer_tokens
         # A point without a draw has no seed to show.
         settings = {"model": self.lm.name, "task": self.task.name, "bos": bos, **where, "seed": None, **shown}
         return Point(method, k, seed, weight, {**shared, **depends}, settings, groups)

@@ -127,5 +127,5 @@ def test_a_sweep_of_choices(curve, tiny, task, tmp_path):
 def test_open_questions_say_what_to_use_instead(tiny, tmp_path):
     examples = [Example({"text": f"who {i}"}, "ann", answers=("ann",)) for i in range(20)]
     task = Task("open", "{text}?", {}, examples[:10], examples[10:], "\n", kind=GENERATION)
-    with pytest.raises(ValueError, match=r"its answers are free text, .* Use answer_questions\(task"):
+    with pytest.raises(ValueError, match=r"task 'open' is of kind 'generation': .* open_curve\(lm, task\) of"):
         run(tiny, task, tmp_path)
