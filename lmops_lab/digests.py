@@ -5,9 +5,10 @@ Against damage, not against intent: whoever edits a file on purpose can compute 
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from lmops_lab.files import file_hash, write_text
 
 DIGEST = "digest"
+_SEAL = 64  # bytes of a SHA-256 in hexadecimal digits
 
 
 class DamagedRecordError(ValueError):
@@ -95,6 +97,43 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
             raise DamagedRecordError(f"{str(path)!r} is missing, which belongs to the record beside it")
         if file_hash(path) != expected:
             raise DamagedRecordError(f"{str(path)!r} is not what was written (wrong hash): it was damaged or edited")
+
+
+def seal_zip(path: Path) -> None:
+    """Give a ZIP archive (torch.save writes one) a comment that holds the SHA-256 of everything before it."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"0" * _SEAL
+    with path.open("r+b") as file:
+        digest = _before_seal(file)
+        file.seek(-_SEAL, 2)
+        file.write(digest)
+
+
+def check_sealed(path: Path, remedy: str) -> None:
+    """Check that an archive is, byte for byte, what `seal_zip` left.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        DamagedRecordError: it was cut or changed; with `remedy`, what to do about it.
+    """
+    with path.open("rb") as file:
+        if file.seek(0, 2) >= _SEAL:
+            digest = _before_seal(file)
+            file.seek(-_SEAL, 2)
+            if file.read() == digest:
+                return
+    raise DamagedRecordError(f"{str(path)!r} is not what was written (wrong digest): it was damaged; {remedy}")
+
+
+def _before_seal(file: IO[bytes]) -> bytes:
+    """SHA-256, in hexadecimal digits, of all but the seal."""
+    digest, left = hashlib.sha256(), file.seek(0, 2) - _SEAL
+    file.seek(0)
+    while left > 0:
+        block = file.read(min(left, 2**20))
+        digest.update(block)
+        left -= len(block)
+    return digest.hexdigest().encode()
 
 
 def _text(content: Mapping[str, Any]) -> str:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lmops_lab.digests import check_sealed, seal_zip
 from lmops_lab.emojiworld.recipe import Length
 from lmops_lab.files import atomic_file
 
@@ -93,7 +94,7 @@ def train_stage(
         ema: whether the averaged weights are put into the model in the end (or the last ones).
 
     Raises:
-        ValueError: the checkpoint belongs to another recipe, or the minutes are not positive.
+        ValueError: the checkpoint belongs to another recipe or is damaged, or the minutes are not positive.
         FloatingPointError: the loss is not finite.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
@@ -138,7 +139,7 @@ def train_stage(
 
 def read_curve(path: Path, window: int = 50) -> pd.DataFrame:
     """The loss curve of a checkpoint, averaged over windows of steps: columns step and loss."""
-    losses = pd.Series(torch.load(path, weights_only=True, map_location="cpu")["losses"])
+    losses = pd.Series(_read(path)["losses"])
     means = losses.groupby(losses.index // window).mean()
     return pd.DataFrame({"step": (means.index + 1) * window, "loss": means.to_numpy()})
 
@@ -147,7 +148,7 @@ def read_progress(path: Path, steps: int) -> Progress:
     """How far the checkpoint at `path` has come towards `steps`; step 0 where there is none."""
     if not path.is_file():
         return Progress(0, steps)
-    content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    content = _read(path)
     return Progress(content["step"], steps, content["losses"], content["seconds"])
 
 
@@ -160,11 +161,17 @@ def load_average(path: Path, model: nn.Module | None, fingerprint: str = "") -> 
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: stage {path.stem} has not been trained")
-    content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    content = _read(path)
     if fingerprint:
         _check(path, content["fingerprint"], fingerprint)
     if model is not None:
         model.load_state_dict(content["average"])
+
+
+def _read(path: Path, *, mmap: bool = True) -> dict[str, Any]:
+    """What a checkpoint holds; torch itself checks no sum. What is trained further must not stay in the file."""
+    check_sealed(path, "delete it to begin this stage again, or put back a copy")
+    return cast("dict[str, Any]", torch.load(path, weights_only=True, map_location="cpu", mmap=mmap))
 
 
 def _check(path: Path, found: str, wanted: str) -> None:
@@ -223,12 +230,13 @@ def _save(
     }
     with atomic_file(path) as temporary:
         torch.save(content, temporary)
+        seal_zip(temporary)
 
 
 def _load(
     path: Path, model: nn.Module, optimiser: torch.optim.AdamW, fingerprint: str
 ) -> tuple[Progress, dict[str, Tensor]]:
-    content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    content = _read(path, mmap=False)
     _check(path, content["fingerprint"], fingerprint)
     model.load_state_dict(content["model"])
     optimiser.load_state_dict(content["optimiser"])

@@ -54,9 +54,7 @@ def test_a_test_that_hides_its_attempt_fails_all_the_same(tmp_path):
         "    with socket.create_server(('127.0.0.1', 0)) as server:\n"
         "        socket.create_connection(server.getsockname()).close()\n"
     )
-    hooks = (ROOT / "tests" / "conftest.py").read_text()
-    start, end = hooks.index("@pytest.hookimpl(tryfirst"), hooks.index('@pytest.fixture(scope="session", autouse=True)')
-    (tmp_path / "conftest.py").write_text(f"import pytest\nfrom tests import network\n\n{hooks[start:end]}")
+    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     command = [
         sys.executable,
         "-m",
