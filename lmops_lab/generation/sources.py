@@ -8,12 +8,15 @@ from typing import Any
 
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from lmops_lab.generation.recipe import check_guidance, check_steps, check_text
+from lmops_lab.outside import parse_json, read_text
 from lmops_lab.rewards.embedded import EMBEDDED, PIPELINE, embedded
 
 HUB_EXAMPLE = "CompVis/stable-diffusion-v1-4"
 INDEX = "model_index.json"
 RECOMMENDED = "generation.json"
 """Optional file of a pipeline folder: {"steps": 20, "guidance": 4.0, "scheduler": "ddim"}."""
+MOST_STEPS = 1000  # with which nearly every scheduler was trained; the pipeline's own limit is checked when it draws
 
 # Weight files up to this size are hashed whole, larger ones at this many places: any further training shows there.
 _WHOLE, _PLACES, _BYTES = 64 * 2**20, 1024, 2**14
@@ -108,21 +111,32 @@ def _local(folder: Path) -> PipelineSource:
         raise FileNotFoundError(f"pipeline {str(folder)!r} ({named}) holds no *.safetensors weights")
     size = sum(path.stat().st_size for path in weights)
     return PipelineSource(
-        str(folder), _content_hash(folder, weights), weight_bytes=size, recommended=_recommended(folder)
+        str(folder), _content_hash(folder, weights), weight_bytes=size, recommended=read_recommended(folder)
     )
 
 
-def _recommended(folder: Path) -> dict[str, Any]:
+def read_recommended(folder: Path) -> dict[str, Any]:
+    """Settings that a pipeline's folder recommends (see `RECOMMENDED`); none where it has no such file.
+
+    Raises:
+        ValueError: a file that is no JSON object of these settings, or names a value that nothing can be drawn with.
+    """
     file = folder / RECOMMENDED
     if not file.is_file():
         return {}
+    settings = parse_json(read_text(file), str(file))
+    if not isinstance(settings, dict) or (unknown := set(settings) - {"steps", "guidance", "scheduler"}):
+        what = sorted(unknown) if isinstance(settings, dict) else settings
+        raise ValueError(f"{str(file)!r} recommends {what}; it may name steps, guidance and scheduler")
+    scheduler = settings.get("scheduler", "")
+    if not isinstance(scheduler, str):
+        raise ValueError(f"{str(file)!r}: scheduler is {scheduler!r}; give its name")  # noqa: TRY004 - of a file
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        unknown = set(settings) - {"steps", "guidance", "scheduler"}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read: {error}") from error
-    if unknown:
-        raise ValueError(f"{str(file)!r} recommends {sorted(unknown)}; it may name steps, guidance and scheduler")
+        check_steps(settings.get("steps", 1), MOST_STEPS)
+        check_guidance(settings.get("guidance", 1))
+        check_text(scheduler, "scheduler")
+    except ValueError as error:
+        raise ValueError(f"{str(file)!r}: {error}") from error
     return settings
 
 

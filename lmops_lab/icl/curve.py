@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lmops_lab.digests import check_files, file_digests, read_record, write_record
+from lmops_lab.digests import DamagedRecordError, check_files, file_digests, read_record, write_record
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.cells import Cell, parts_of, rows_of
@@ -213,27 +214,45 @@ class ICLCurve:
             FileNotFoundError: no saved curve in this folder.
             DamagedRecordError: (a ValueError) the manifest or the results are not what was written.
         """
-        from lmops_lab.icl.cells import Cost
-
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
             raise FileNotFoundError(
                 f"{str(folder)!r} holds no saved curve (manifest.json); run icl_curve(...).save there"
             )
         manifest = read_record(folder / "manifest.json")
-        check_files(folder, manifest["files"])
+        try:
+            check_files(folder, {"results.parquet": "", **manifest["files"]})
+            return cls._of(manifest, pq.read_table(folder / "results.parquet").to_pandas())
+        except DamagedRecordError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, pa.ArrowException) as error:
+            raise DamagedRecordError(
+                f"{str(folder)!r} holds no saved curve of this version ({type(error).__name__}: {error})"
+            ) from error
+
+    @classmethod
+    def _of(cls, manifest: Mapping[str, Any], long: pd.DataFrame) -> "ICLCurve":
+        """A curve from what its two files hold."""
+        from lmops_lab.icl.cells import Cost
+
         labels = tuple(manifest["labels"])
-        long = pq.read_table(folder / "results.parquet").to_pandas()
+        if isinstance(manifest["labels"], str) or not all(isinstance(name, str) for name in labels):
+            raise ValueError(f"labels are {str(manifest['labels'])[:80]}; they are texts")
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label occurs twice")
+        parts = dict(list(long.groupby(["method", "k", "seed"], sort=False)))
         cells = []
         for cost in manifest["costs"]:
             key = {name: cost[name] for name in ("method", "k", "seed")}
-            rows = long[(long.method == cost["method"]) & (long.k == cost["k"]) & (long.seed == cost["seed"])]
+            rows = parts[cost["method"], cost["k"], cost["seed"]]
             scores = np.stack([rows[rows.label == name]["log_probability"].to_numpy() for name in labels], axis=1)
             first = rows[rows.label == labels[0]]
             asked = first["query"].to_numpy()
             real = asked >= 0
             gold = np.array([labels.index(g) for g in first["gold"][real]], dtype=np.int64)
             spent = Cost(**{name: cost[name] for name in Cost.__dataclass_fields__})
+            if wrong := [name for name, value in vars(spent).items() if not isinstance(value, int | float)]:
+                raise ValueError(f"{wrong[0]} of {key} is no number")
             cells.append(Cell(**key, **parts_of(asked, scores), gold=gold, queries=asked[real], cost=spent))
         return cls(tuple(cells), labels, manifest["about"], tuple(tuple(s) for s in manifest["skipped"]))
 

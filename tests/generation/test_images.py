@@ -108,9 +108,16 @@ def test_a_folder_may_recommend_settings(pipeline_folder, tmp_path):
     (folder / "generation.json").write_text('{"steps": 3, "guidance": 4.0, "scheduler": "ddim"}')
     recipe = ImageGenerator.load(str(folder), store=None).recipe("a cat", 1)
     assert (recipe.steps, recipe.guidance, recipe.scheduler) == (3, 4.0, "DDIMScheduler")
-    (folder / "generation.json").write_text('{"eta": 3}')
-    with pytest.raises(ValueError, match=r"recommends \['eta'\]; it may name steps, guidance and scheduler"):
-        ImageGenerator.load(str(folder), store=None)
+    for text, message in [
+        ('{"eta": 3}', r"recommends \['eta'\]; it may name steps, guidance and scheduler"),
+        ('["steps"]', r"recommends \['steps'\]; it may name"),
+        ('{"steps": 0}', "steps is 0; give a whole number"),
+        ('{"guidance": "4"}', "guidance is '4'; give a number"),
+        ('{"scheduler": 4}', "generation.json': .*scheduler"),
+    ]:
+        (folder / "generation.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            ImageGenerator.load(str(folder), store=None)
 
 
 @pytest.mark.parametrize("safety", ["fine", "bad"])

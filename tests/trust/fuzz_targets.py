@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from safetensors.torch import load
 from lmops_lab.attention.context import GroupedContext
 from lmops_lab.attention.files import load_context, save_context, tensors_digest
 from lmops_lab.cli import _parse
-from lmops_lab.digests import DamagedRecordError, _text, digest_of
+from lmops_lab.digests import DamagedRecordError, _text, digest_of, read_record
 from lmops_lab.generation.pictures import ImageGrid
 from lmops_lab.generation.png import CHUNK, provenance, write_picture
 from lmops_lab.generation.recipe import FORMAT as PICTURE
 from lmops_lab.generation.recipe import Recipe
+from lmops_lab.generation.sources import RECOMMENDED, read_recommended
 from lmops_lab.icl.choices import ChoiceScores
 from lmops_lab.icl.choices import _digest as choices_digest
 from lmops_lab.icl.curve import ICLCurve
@@ -43,6 +45,7 @@ from lmops_lab.runs.jobs import FORMAT as JOB
 from lmops_lab.runs.jobs import STATUS, read_status
 from lmops_lab.runs.parameters import check_parameters, read_parameters
 from lmops_lab.runs.regression import METRICS, read_baseline, read_metrics
+from tests.icl.synthetic import synthetic_curve
 from widgets.prompt_text import word_diff
 from widgets.vote_file import FORMAT as VOTES
 from widgets.vote_file import OtherVoteError, VoteFile, _line
@@ -240,6 +243,15 @@ def _stores(folder: Path) -> list[Target]:
     name = f"{made.key}.png"
     grid = {"axes": [{"name": "prompt", "points": ["a cat"]}, {"name": "seed", "points": [1]}], "pictures": [name]}
 
+    synthetic_curve(ks=(2, 4), seeds=2, queries=6).save(folder / "curve")
+    manifest = read_record(folder / "curve" / "manifest.json")
+
+    def saved_curve(path: Path) -> object:
+        for other in ("results.parquet", "summary.parquet"):
+            shutil.copyfile(folder / "curve" / other, path.parent / other)
+        curve = ICLCurve.load(path.parent)
+        return curve.points(), curve.to_frame()
+
     def grid_at(path: Path) -> object:
         (path.parent / name).write_bytes((folder / "p.png").read_bytes())
         return ImageGrid.load(path.parent)
@@ -268,6 +280,14 @@ def _stores(folder: Path) -> list[Target]:
         ),
         Target("picture", "p.png", ({**about, "recipe": recipe.to_dict()},), packed_picture, provenance),
         Target("picture grid", "grid.json", (grid,), packed_record, grid_at),
+        Target("saved curve", "manifest.json", (manifest,), packed_record, saved_curve),
+        Target(
+            "recommended settings",
+            RECOMMENDED,
+            ({"steps": 20, "guidance": 4.0, "scheduler": "ddim"},),
+            packed_json,
+            lambda path: read_recommended(path.parent),
+        ),
     ]
 
 
@@ -301,10 +321,6 @@ def _difference(text: str) -> object:
     if "".join(words for kind, words in pieces if kind != "removed") != after[:2000]:
         raise AssertionError("kept and added pieces do not give the second text")
     return pieces
-
-
-def _curve(path: Path) -> object:
-    return ICLCurve.load(path.parent)
 
 
 _VOTES = [
