@@ -75,7 +75,7 @@ def contact_sheet(
         rows: pictures [prompts, seeds]; None leaves a gap.
         labels: text of each row, of any length.
         columns: text above each column.
-        notes: a line under each row (its scores).
+        notes: text under each row (its scores), broken into lines where it is wider than the pictures.
         provenance: names and values, written below the pictures (see also `write_sheet`).
         cell: longer side of a picture, pixels.
     """
@@ -83,14 +83,16 @@ def contact_sheet(
     width = left + max(1, len(columns)) * (cell + gap) + gap
     small, bold = _font(13), _font(13, bold=True)
     wrapped = [_wrap(label, small, left - 2 * gap) for label in labels]
-    heights = [max(cell, 17 * (text.count("\n") + 1)) + 30 for text in wrapped]
+    below = [_wrap(note, small, width - left - gap) for note in notes]
+    places = [max(cell, 17 * (text.count("\n") + 1)) for text in wrapped]  # height of a row without its notes
+    heights = [place + 13 + 17 * (note.count("\n") + 1) for place, note in zip(places, below, strict=True)]
     footer = _wrap("  ".join(f"{k}: {v}" for k, v in without_secrets(provenance).items()), small, width - 2 * gap)
     sheet = Image.new("RGB", (width, 32 + sum(heights) + 17 * (footer.count("\n") + 1) + 2 * gap), "white")
     draw = ImageDraw.Draw(sheet)
     for j, name in enumerate(columns):
         draw.text((left + j * (cell + gap), gap), clean(name), "#333", bold)
     top = 32
-    for row, text, note, height in zip(rows, wrapped, notes, heights, strict=True):
+    for row, text, note, place, height in zip(rows, wrapped, below, places, heights, strict=True):
         draw.multiline_text((gap, top), text, "#111", small, spacing=2)
         for j, image in enumerate(row):
             if image is not None:
@@ -99,7 +101,7 @@ def contact_sheet(
                 scale = cell / max(fitted.size)
                 fitted = fitted.resize((max(1, round(fitted.width * scale)), max(1, round(fitted.height * scale))))
                 sheet.paste(fitted, (left + j * (cell + gap), top))
-        draw.text((left, top + height - 26), clean(note), "#333", small)
+        draw.multiline_text((left, top + place + 4), note, "#333", small, spacing=2)
         top += height
     draw.multiline_text((gap, top + gap), footer, "#555", small, spacing=2)
     return sheet

@@ -156,3 +156,12 @@ def test_the_sheet_holds_every_label_in_full_and_its_provenance(tmp_path):
         write_sheet(short, stream, facts)
     with Image.open(tmp_path / "s.png") as image:
         assert image.text == {"model": "tiny", "hf_token": "(hidden)", "steps": "5"}
+
+
+def test_scores_that_are_wider_than_the_pictures_go_on_below():
+    rows = [row[:2] for row in grid(2, 2)]
+    scores = "reward 2.458 [2.242, 2.674], change +2.458 [+2.019, +2.897]; relevance 0.704 [0.613, 0.795]"
+    one = contact_sheet(rows, ["a", "b"], ["0", "1"], ["", ""], provenance={}, cell=64)
+    both = contact_sheet(rows, ["a", "b"], ["0", "1"], [scores, scores], provenance={}, cell=64)
+    assert both.height >= one.height + 2 * 2 * 17  # 90 letters are several times as wide as two pictures
+    assert np.asarray(both)[:, -4:].min() == 255  # nothing is cut at the edge
