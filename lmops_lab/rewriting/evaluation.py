@@ -103,7 +103,7 @@ class Evaluation:
         return pd.DataFrame(rows).set_index(["domain", "method"])
 
     def plot_pareto(self, domain: str | None = None) -> Figure:
-        """Relevance against aesthetics, one labelled point a method; methods that none beats in both are filled."""
+        """Relevance against aesthetics, a mark a method; methods that none beats in both are filled and joined."""
         points = {
             method: (
                 float(self.by_prompt("relevance", method, domain).mean()),
@@ -114,12 +114,15 @@ class Evaluation:
         best = pareto(points)
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        for method, (x, y) in points.items():
-            axes.scatter([x], [y], s=60, facecolors="C0" if method in best else "none", edgecolors="C0")
-            axes.annotate(method, (x, y), xytext=(6, 4), textcoords="offset points")
+        axes.plot(*zip(*sorted(points[method] for method in best), strict=True), color="#bbbbbb", linewidth=1, zorder=1)
+        for at, (method, (x, y)) in enumerate(points.items()):
+            colour, marker = f"C{at % 7}", "osD^v"[at % 5]
+            filled = colour if method in best else "none"
+            axes.scatter([x], [y], s=60, marker=marker, facecolors=filled, edgecolors=colour, label=method)
         axes.set_xlabel("relevance to the user's text (cosine)")
         axes.set_ylabel("aesthetic score")
         axes.margins(0.15)
+        figure.legend(loc="outside right upper", title="filled: the front")  # beside them, for marks often lie close
         return figure
 
 

@@ -57,7 +57,7 @@ def plot_gains(evaluation: Evaluation, metric: str = "reward", *, against: str =
     domains = evaluation.domains
     figure = Figure(figsize=(7.2, 1.5 + 0.5 * len(methods)), layout="constrained")
     axes = figure.subplots()
-    offsets = np.linspace(0.14, -0.14, len(domains)) if len(domains) > 1 else np.zeros(1)
+    offsets = np.linspace(-0.14, 0.14, len(domains)) if len(domains) > 1 else np.zeros(1)
     for at, (domain, offset) in enumerate(zip(domains, offsets, strict=True)):
         for row, method in enumerate(methods):
             gain, y = evaluation.difference(method, against, metric, domain), row + offset

@@ -61,11 +61,8 @@ def test_the_bootstrap_covers_as_often_as_it_says():
         paired_bootstrap(np.array([1.0, np.nan]))
 
 
-def test_pareto_and_its_figure(evaluation, tmp_path):
+def test_the_front_holds_equal_points_and_leaves_out_beaten_ones():
     assert pareto({"a": (1.0, 1.0), "b": (1.0, 1.0), "c": (0.5, 2.0), "d": (0.4, 1.9)}) == ["a", "b", "c"]
-    figure = evaluation.plot_pareto("in")
-    assert {text.get_text() for text in figure.axes[0].texts} == set(evaluation.methods)
-    figure.savefig(tmp_path / "p.png")
 
 
 @pytest.mark.parametrize(
@@ -118,3 +115,20 @@ def test_the_report_warns_when_aesthetics_rise_and_relevance_falls(evaluation):
     assert fair.warnings == ()
     assert fair.meters["tags"] == 1.0
     assert fair.meters["repeated markers"] == 0.0
+
+
+def test_the_pareto_figure_marks_every_method_and_fills_the_front(evaluation, tmp_path):
+    figure = evaluation.plot_pareto("in")
+    axes = figure.axes[0]
+    assert [mark.get_label() for mark in axes.collections] == evaluation.methods
+    filled = [mark.get_label() for mark in axes.collections if len(mark.get_facecolors())]
+    means = {
+        name: tuple(evaluation.by_prompt(metric, name, "in").mean() for metric in ("relevance", "aesthetic"))
+        for name in evaluation.methods
+    }
+    assert filled == pareto(means)
+    assert len(filled) < len(evaluation.methods)
+    x, y = axes.collections[0].get_offsets()[0]
+    assert (x, y) == pytest.approx(means[USER])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == evaluation.methods
+    figure.savefig(tmp_path / "p.png")
