@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from lmops_lab.digests import check_files, file_digests, read_record, write_record
 from lmops_lab.files import atomic_file
@@ -87,6 +88,14 @@ class SeedEveryStep(TrainerCallback):  # type: ignore[misc]
         torch.manual_seed(args.seed * 1_000_003 + state.global_step)
 
 
+class Bar(ProgressCallback):  # type: ignore[misc]
+    """A progress bar alone: the numbers of every step are in the curve, so none are printed."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Called with a step's numbers, which the parent class would print."""
+        del args, state, control, logs
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint that was written to its end and is undamaged."""
     complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
@@ -127,6 +136,9 @@ def train_on(trainer: Any, folder: Path) -> pd.DataFrame:
     Raises:
         OSError: the disk is full; the last whole checkpoint stays and the same call goes on from it.
     """
+    for printing in (DEFAULT_PROGRESS_CALLBACK, ProgressCallback, PrinterCallback):
+        trainer.remove_callback(printing)
+    trainer.add_callback(Bar())
     trainer.add_callback(MarkComplete())
     last = last_checkpoint(folder)
     with _explained(folder):

@@ -56,6 +56,14 @@ def test_supervised_training_learns_and_loads(supervised, base):
     assert (supervised.folder / "curve.csv").is_file()
 
 
+def test_a_training_shows_a_bar_and_prints_no_numbers(base, tmp_path, capsys):
+    trained = supervise(base, tmp_path, steps=1, evaluate_every=1)
+    shown = capsys.readouterr()
+    assert "loss" not in shown.out + shown.err
+    assert "1/1" in shown.err
+    assert "loss" in trained.curve
+
+
 def test_the_loss_is_on_the_target_and_its_end_alone(base, tmp_path):
     """Step one's loss is the mean over target tokens, computed here one pair at a time from the untouched model."""
     found = supervise(base, tmp_path, steps=1, batch=8).curve["loss"].dropna().iloc[0]
