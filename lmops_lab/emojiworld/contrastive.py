@@ -16,7 +16,8 @@ from lmops_lab.emojiworld.settings import SIZE
 from lmops_lab.emojiworld.tokens import PLACES
 
 _HEAD_WIDTH = 32
-_LARGEST_SCALE = math.log(100.0)
+_SCALE = math.log(100.0)
+WORDS_DROPPED = 0.5
 
 
 def build_clip(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -39,7 +40,13 @@ def build_clip(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     vision = {**common, "num_hidden_layers": recipe.vision_layers, "image_size": SIZE, "patch_size": recipe.patch}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed + 1)
-        return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.width))
+        model = CLIPModel(
+            CLIPConfig(
+                text_config=text, vision_config=vision, projection_dim=recipe.width, logit_scale_init_value=_SCALE
+            )
+        )
+    model.logit_scale.requires_grad_(False)  # the published models ended at 100; cosines keep the size of theirs
+    return model
 
 
 def image_processor() -> CLIPImageProcessorPil:
@@ -53,22 +60,36 @@ def clip_pixels(images: NDArray[np.uint8]) -> Tensor:
     return ((to_tensor(images) + 1) / 2 - mean) / deviation
 
 
+def bare_captions(scenes: Scenes) -> list[list[str]]:
+    """All wordings of all captions without the added words; where these replace what is shown, they stay."""
+    return [
+        [wording if kind == "dragged" else wording.split(", ")[0] for wording in wordings]
+        for wordings, kind in zip(scenes.captions, scenes.kinds, strict=True)
+    ]
+
+
 def contrastive_loss(
-    model: CLIPModel, scenes: Scenes, tokens: NDArray[np.uint16], batch: int, generator: torch.Generator
+    model: CLIPModel,
+    scenes: Scenes,
+    tokens: NDArray[np.uint16],
+    bare: NDArray[np.uint16],
+    batch: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """Cross-entropy of finding each picture's caption in the batch and each caption's picture.
 
+    Half of the captions lose their added words: what a picture shows must be found whatever its quality. Otherwise a
+    perfect picture is less relevant to a plain prompt than a mediocre one, because plain captions come with those.
     Equal captions count as equally right: in a world of a few hundred plain captions, every batch has some.
 
     Args:
-        tokens: token ids of all wordings: [scenes, wordings, 77].
+        tokens, bare: token ids of all wordings, with and without the added words: [scenes, wordings, 77].
     """
     rows = torch.randint(len(scenes), (batch,), generator=generator).numpy()
     wording = torch.randint(tokens.shape[1], (batch,), generator=generator).numpy()
-    ids = torch.from_numpy(tokens[rows, wording].astype(np.int64))
+    dropped = (torch.rand(batch, generator=generator) < WORDS_DROPPED).numpy()[:, None]
+    ids = torch.from_numpy(np.where(dropped, bare[rows, wording], tokens[rows, wording]).astype(np.int64))
     ids = ids[:, : longest(ids, int(model.text_model.eos_token_id))]
-    with torch.no_grad():
-        model.logit_scale.clamp_(max=_LARGEST_SCALE)
     logits = model(input_ids=ids, pixel_values=clip_pixels(scenes.images[rows])).logits_per_image
     same = (ids[:, None] == ids[None]).all(-1).float()  # [batch, batch]
     target = same / same.sum(-1, keepdim=True)

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel
 
+from lmops_lab.emojiworld.dataset import Scenes
 from lmops_lab.emojiworld.recipe import Recipe
 
 CAPTION_DROPOUT = 0.1
-_SNR_CEILING = 5.0
+# Of log SNR, from which times are drawn: where noise has the colours left but not the shapes.
+_LOG_SNR_MEAN, _LOG_SNR_DEVIATION = -0.5, 2.0
+_PRAISED = 3.0
 _HEADS = 4
 
 
@@ -66,16 +69,45 @@ class TextToLatents(nn.Module):
         return cast("Tensor", self.unet(noisy, timesteps, encoder_hidden_states=states).sample)
 
 
+def time_shares(alphas: Tensor) -> Tensor:
+    """How often each time is trained: log SNR is drawn from a normal distribution (after Esser et al., 2403.03206).
+
+    Weights of min(SNR, 5) / (SNR + 1) (Hang et al., 2303.09556) on times drawn evenly, tried before, leave the half of
+    the times at which a small picture's shapes are decided with hardly any gradient.
+
+    Args:
+        alphas: the signal's share of the variance at each time, falling: [times].
+
+    Returns:
+        Probabilities: [times].
+    """
+    log_snr = torch.log(alphas / (1 - alphas))
+    density = torch.exp(-0.5 * ((log_snr - _LOG_SNR_MEAN) / _LOG_SNR_DEVIATION) ** 2)
+    shares = density * torch.gradient(-log_snr)[0]
+    return shares / shares.sum()
+
+
+def scene_shares(scenes: Scenes) -> Tensor:
+    """How often each scene is trained: praised ones more, since only they show sharply what subjects look like.
+
+    Returns:
+        Probabilities: [scenes].
+    """
+    shares = torch.tensor([_PRAISED if kind == "praised" else 1.0 for kind in scenes.kinds])
+    return shares / shares.sum()
+
+
 def diffusion_loss(
     model: Callable[[Tensor, Tensor, Tensor], Tensor],
     latents: NDArray[np.float16],
     tokens: NDArray[np.uint16],
     nothing: NDArray[np.uint16],
     alphas: Tensor,
+    shares: Tensor,
     batch: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Squared error of the predicted velocity, weighted by min(SNR, 5) / (SNR + 1) (Hang et al., arXiv 2303.09556).
+    """Mean squared error of the predicted velocity at the times of `time_shares`.
 
     Args:
         model: noisy latents, times, token ids -> velocity.
@@ -83,11 +115,12 @@ def diffusion_loss(
         tokens: token ids of all wordings: [scenes, wordings, 77].
         nothing: token ids of the empty caption, which stands in for one caption in ten: [77].
         alphas: the signal's share of the variance at each time: [times].
+        shares: how often each scene is drawn: [scenes].
     """
-    rows = torch.randint(len(latents), (batch,), generator=generator).numpy()
+    rows = torch.multinomial(shares, batch, replacement=True, generator=generator).numpy()
     wording = torch.randint(tokens.shape[1], (batch,), generator=generator).numpy()
     dropped = torch.rand(batch, generator=generator) < CAPTION_DROPOUT
-    times = torch.randint(len(alphas), (batch,), generator=generator)
+    times = torch.multinomial(time_shares(alphas), batch, replacement=True, generator=generator)
     clean = torch.from_numpy(latents[rows].astype(np.float32)).to(memory_format=torch.channels_last)
     noise = torch.randn(clean.shape, generator=generator)
     ids = torch.from_numpy(tokens[rows, wording].astype(np.int64))
@@ -96,6 +129,4 @@ def diffusion_loss(
     signal, spread = share.sqrt(), (1 - share).sqrt()
     velocity = signal * noise - spread * clean
     predicted = model(signal * clean + spread * noise, times, ids)
-    ratio = alphas[times] / (1 - alphas[times])
-    weight = ratio.clamp_max(_SNR_CEILING) / (ratio + 1)
-    return (weight * (predicted - velocity).square().mean((1, 2, 3))).mean()
+    return (predicted - velocity).square().mean()

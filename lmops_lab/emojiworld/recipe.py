@@ -45,7 +45,7 @@ class Recipe:
     autoencoder: Length = Length(6_000, 4, 1e-3)
     contrastive: Length = Length(1_000, 96, 1e-3)
     aesthetic: Length = Length(3_000, 256, 1e-3)
-    diffusion: Length = Length(8_000, 32, 6e-4)
+    diffusion: Length = Length(5_000, 32, 6e-4)
 
     def __post_init__(self) -> None:
         for name in ("scenes", "held_out", "shard"):
@@ -61,7 +61,9 @@ class Recipe:
         """
         own = {name: getattr(self, name) for name in (*_SHARED, *_OWN[stage])}
         length: Length = getattr(self, stage)
-        text = json.dumps([stage, own, length.batch, length.rate, inputs], sort_keys=True)
+        version = _VERSIONS.get(stage)
+        name = f"{stage} {version}" if version else stage
+        text = json.dumps([name, own, length.batch, length.rate, inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -76,6 +78,8 @@ _OWN: dict[str, tuple[str, ...]] = {
     "diffusion": (*_TEXT, "latent_channels", "unet_channels"),
 }
 STAGES = tuple(_OWN)
+# Raised where a stage's loss changes: a checkpoint of the older loss is not continued.
+_VERSIONS = {"contrastive": 2, "diffusion": 2}
 
 FULL = Recipe()
 # Goes through every stage in seconds and learns next to nothing: for trying out the way, not the pictures.

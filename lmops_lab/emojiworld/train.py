@@ -64,8 +64,12 @@ class Workshop:
     @cached_property
     def tokens(self) -> NDArray[np.uint16]:
         """Token ids of all wordings of all training captions: [scenes, wordings, 77]."""
-        texts = [wording for scene in self.scenes.captions for wording in scene]
-        return encode(self.tokenizer, texts).reshape(len(self.scenes), dataset.WORDINGS, -1)
+        return self._encoded(self.scenes.captions)
+
+    def _encoded(self, captions: Sequence[Sequence[str]]) -> NDArray[np.uint16]:
+        """Token ids of captions [scenes, wordings]: [scenes, wordings, 77]."""
+        texts = [wording for wordings in captions for wording in wordings]
+        return encode(self.tokenizer, texts).reshape(len(captions), dataset.WORDINGS, -1)
 
     @cached_property
     def latents(self) -> NDArray[np.float16]:
@@ -180,7 +184,8 @@ class Workshop:
     def _prepare_contrastive(self) -> tuple[nn.Module, LossFunction]:
         model = contrastive.build_clip(self.recipe, self.tokenizer)
         batch, tokens = self.recipe.contrastive.batch, self.tokens
-        return model, lambda generator: contrastive.contrastive_loss(model, self.scenes, tokens, batch, generator)
+        bare = self._encoded(contrastive.bare_captions(self.scenes))
+        return model, lambda generator: contrastive.contrastive_loss(model, self.scenes, tokens, bare, batch, generator)
 
     def _prepare_aesthetic(self) -> tuple[nn.Module, LossFunction]:
         head = aesthetic.build_head(self.recipe.width, self.recipe.seed)
@@ -195,9 +200,9 @@ class Workshop:
             parameter.requires_grad_(True)
         latents, tokens, batch = self.latents, self.tokens, self.recipe.diffusion.batch
         nothing = encode(self.tokenizer, [""])[0]
-        alphas = diffusion.build_scheduler().alphas_cumprod
+        alphas, shares = diffusion.build_scheduler().alphas_cumprod, diffusion.scene_shares(self.scenes)
         return model, lambda generator: diffusion.diffusion_loss(
-            model, latents, tokens, nothing, alphas, batch, generator
+            model, latents, tokens, nothing, alphas, shares, batch, generator
         )
 
 

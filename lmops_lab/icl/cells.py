@@ -170,6 +170,21 @@ def parts_of(asked: NDArray[np.int64], scores: NDArray[np.floating]) -> dict[str
     return {"scores": scores[asked >= 0], **{name: scores[asked == mark] for name, mark in MARKS.items()}}
 
 
+def _settled(table: pa.Table, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the columns that repeat a cell's name and settings in every row say what the file says of itself."""
+    named = {"cell": pa.string(), **SETTINGS}
+    if not set(table.schema.names) <= {*named, "query", "gold", "scores"}:
+        return False
+    for column, kind in named.items():
+        value = name if column == "cell" else settings.get(column)
+        # Cells of before there was a choice leave it empty.
+        fitting = [value, None] if (column, value) == ("selection", "none") else [value]
+        found = table[column].unique() if column in table.schema.names else pa.array([value], kind)
+        if not any(found.equals(pa.array([one], kind)) for one in fitting):
+            return False
+    return True
+
+
 @dataclass(frozen=True)
 class CellStore:
     """A folder of finished cells: `<hash>.parquet` with the scores, `<hash>.json` with the configuration and cost.
@@ -196,7 +211,7 @@ class CellStore:
             asked, gold = table["query"].to_numpy(), table["gold"].to_numpy()
             cost = Cost(**about["cost"])
             at = about["method"], about["k"], about["seed"]
-            if about["numbers"] != digest_of(name, scores, asked, gold):
+            if about["numbers"] != digest_of(name, scores, asked, gold) or not _settled(table, name, about["settings"]):
                 return None
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # a missing file is an OSError
             return None

@@ -251,9 +251,11 @@ class ICLCurve:
             real = asked >= 0
             gold = np.array([labels.index(g) for g in first["gold"][real]], dtype=np.int64)
             spent = Cost(**{name: cost[name] for name in Cost.__dataclass_fields__})
-            if wrong := [name for name, value in vars(spent).items() if not isinstance(value, int | float)]:
-                raise ValueError(f"{wrong[0]} of {key} is no number")
+            if wrong := [name for name, value in vars(spent).items() if not np.isfinite(value)]:
+                raise ValueError(f"{wrong[0]} of {key} is no finite number")
             cells.append(Cell(**key, **parts_of(asked, scores), gold=gold, queries=asked[real], cost=spent))
+        if not cells:
+            raise ValueError("it has no point")
         return cls(tuple(cells), labels, manifest["about"], tuple(tuple(s) for s in manifest["skipped"]))
 
     def _at(self, method: str, k: int) -> list[Cell]:

@@ -1,6 +1,7 @@
 """The stages: each learns, each continues exactly, each waits for what it needs."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,9 +80,54 @@ def test_equal_captions_are_equally_right(workshop):
     clip = workshop.clip()
     one = replace(workshop.scenes, images=workshop.scenes.images[:1].repeat(8, 0))
     tokens = encode(workshop.tokenizer, ["a cat in space"] * 8).reshape(8, 1, 77)
-    loss = contrastive.contrastive_loss(clip, one, tokens, 8, torch.Generator().manual_seed(0))
+    loss = contrastive.contrastive_loss(clip, one, tokens, tokens, 8, torch.Generator().manual_seed(0))
     # Eight equal pairs: every answer is right, so nothing is left to learn beyond choosing evenly among eight.
     assert float(loss) == pytest.approx(np.log(8), abs=1e-4)
+
+
+def test_half_of_the_captions_lose_their_added_words(workshop, monkeypatch):
+    clip, scenes = workshop.clip(), workshop.scenes
+    bare = contrastive.bare_captions(scenes)
+    for kind, wordings, texts in zip(scenes.kinds, scenes.captions, bare, strict=True):
+        assert kind == "dragged" or not any("," in text for text in texts)
+        assert kind != "dragged" or texts == list(wordings)
+    with_words, without = np.full((96, 1, 77), 3, np.uint16), np.full((96, 1, 77), 4, np.uint16)
+    with_words[..., 9:] = without[..., 9:] = workshop.tokenizer.eos_token_id
+    seen = []
+
+    def forward(_, *, input_ids, pixel_values):
+        seen.append((input_ids[:, 0] == 4).float().mean())
+        return SimpleNamespace(logits_per_image=torch.zeros(len(pixel_values), len(input_ids)))
+
+    monkeypatch.setattr(type(clip), "__call__", forward)
+    for step in range(20):
+        contrastive.contrastive_loss(clip, scenes, with_words, without, 50, torch.Generator().manual_seed(step))
+    assert np.mean(seen) == pytest.approx(0.5, abs=0.05)
+
+
+def test_cosines_have_the_size_of_the_published_models(workshop):
+    clip = contrastive.build_clip(workshop.recipe, workshop.tokenizer)
+    assert float(clip.logit_scale.exp()) == pytest.approx(100)
+    assert not clip.logit_scale.requires_grad
+
+
+def test_times_are_drawn_around_the_noise_that_hides_shapes():
+    alphas = diffusion.build_scheduler().alphas_cumprod
+    shares = diffusion.time_shares(alphas)
+    log_snr = torch.log(alphas / (1 - alphas))
+    assert float(shares.sum()) == pytest.approx(1, abs=1e-5)
+    mean = float((shares * log_snr).sum())
+    assert mean == pytest.approx(-0.5, abs=0.1)
+    assert float((shares * (log_snr - mean) ** 2).sum() ** 0.5) == pytest.approx(2, abs=0.1)
+
+
+def test_praised_scenes_are_drawn_three_times_as_often(workshop):
+    shares = diffusion.scene_shares(workshop.scenes)
+    assert len(shares) == len(workshop.scenes)
+    of = {kind: {round(float(s), 6) for s, k in zip(shares, workshop.scenes.kinds, strict=True) if k == kind}
+          for kind in set(workshop.scenes.kinds)}  # fmt: skip
+    (praised,), (plain,) = of["praised"], of["plain"]
+    assert praised == pytest.approx(3 * plain, rel=1e-3)
 
 
 def test_padding_is_cut_without_changing_the_features(workshop):
@@ -147,13 +193,15 @@ def test_the_head_learns_a_quality_that_is_in_the_features():
 def test_a_perfect_model_of_the_velocity_has_no_loss(workshop):
     latents, alphas = workshop.latents, diffusion.build_scheduler().alphas_cumprod
     tokens, nothing = workshop.tokens, encode(workshop.tokenizer, [""])[0]
+    shares = diffusion.scene_shares(workshop.scenes)
     seen = []
 
     class Oracle:
         """Knows the clean latents of its batch, and so the velocity."""
 
         def __call__(self, noisy, times, ids):
-            rows = torch.randint(96, (8,), generator=torch.Generator().manual_seed(4)).numpy()
+            generator = torch.Generator().manual_seed(4)
+            rows = torch.multinomial(shares, 8, replacement=True, generator=generator).numpy()
             clean = torch.from_numpy(latents[rows].astype(np.float32))
             share = alphas[times].view(-1, 1, 1, 1)
             noise = (noisy - share.sqrt() * clean) / (1 - share).sqrt()
@@ -161,7 +209,7 @@ def test_a_perfect_model_of_the_velocity_has_no_loss(workshop):
             return share.sqrt() * noise - (1 - share).sqrt() * clean
 
     generator = torch.Generator().manual_seed(4)
-    assert float(diffusion.diffusion_loss(Oracle(), latents, tokens, nothing, alphas, 8, generator)) < 1e-5
+    assert float(diffusion.diffusion_loss(Oracle(), latents, tokens, nothing, alphas, shares, 8, generator)) < 1e-5
     assert seen[0].shape == (8, 77)
 
 
@@ -174,9 +222,8 @@ def test_one_caption_in_ten_is_dropped(workshop):
 
     alphas = diffusion.build_scheduler().alphas_cumprod
     for step in range(40):
-        diffusion.diffusion_loss(
-            model, workshop.latents, workshop.tokens, nothing, alphas, 50, torch.Generator().manual_seed(step)
-        )
+        generator, shares = torch.Generator().manual_seed(step), diffusion.scene_shares(workshop.scenes)
+        diffusion.diffusion_loss(model, workshop.latents, workshop.tokens, nothing, alphas, shares, 50, generator)
     assert np.mean(empty) == pytest.approx(0.1, abs=0.02)
 
 
