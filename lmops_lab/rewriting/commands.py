@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clip", default=PICTURES, help="CLIP that judges relevance and that the aesthetic head reads")
     parser.add_argument("--head", default=PICTURES, help="aesthetic head: a file in LAION's format")
+    parser.add_argument(
+        "--threshold", type=float, help="relevance that suffices; default for CLIP ViT-L/14"
+    )
     parser.add_argument("--pairs", type=int, default=12_000, help="engineered prompts of the emoji world's corpus")
     parser.add_argument("--supervised-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=200, help="of reinforcement")
@@ -59,6 +62,7 @@ def train_rewriter(options: argparse.Namespace) -> str:
     # After the checks: torch and trl take seconds to load.
     from lmops_lab.generation.images import ImageGenerator
     from lmops_lab.rewards.aesthetic import Aesthetic
+    from lmops_lab.rewards.promptist import RELEVANT
     from lmops_lab.rewards.relevance import Relevance
     from lmops_lab.rewriting.reinforcement import train_reinforced
     from lmops_lab.rewriting.reward import PictureReward
@@ -69,7 +73,8 @@ def train_rewriter(options: argparse.Namespace) -> str:
     relevance = Relevance.load(options.clip)
     aesthetic = Aesthetic.load(relevance.encoder, options.head)
     generator = ImageGenerator.load(options.pictures)
-    reward = PictureReward(generator, relevance, aesthetic, tuple(range(options.seeds)), settings)
+    seeds, threshold = tuple(range(options.seeds)), RELEVANT if options.threshold is None else options.threshold
+    reward = PictureReward(generator, relevance, aesthetic, seeds, settings, threshold=threshold)
     corpus = _corpus(options)
     training, held_out = corpus.split(seed=options.seed)
     sizes = [Lora(rank=rank, alpha=2 * rank) for rank in options.ranks]
@@ -107,6 +112,8 @@ def _check(options: argparse.Namespace) -> None:
     modes = ("rloo", "grpo", "ppo")
     if options.mode not in modes:
         raise ValueError(f"--mode is {options.mode!r}; choose {', '.join(modes)}")
+    if options.threshold is not None and not -1 <= options.threshold <= 1:
+        raise ValueError(f"--threshold is {options.threshold}; cosines lie between -1 and 1")
     if options.kl <= 0:
         raise ValueError(f"--kl is {options.kl}; without a penalty the rewriter drifts from language: more than 0")
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lmops_lab.icl.statistics import Interval
+from lmops_lab.rewards.promptist import RELEVANT
 from lmops_lab.rewriting.reward import Generator, ImageReward, PictureReward
 from lmops_lab.rewriting.rewriter import clean_text
 from lmops_lab.rewriting.search import Method, user_input
@@ -145,6 +146,8 @@ def evaluate_rewriters(
     generator: Generator,
     rewards: Mapping[str, ImageReward],
     seeds: Sequence[int] = (0, 1, 2, 3),
+    *,
+    threshold: float = RELEVANT,
     **settings: Any,
 ) -> Evaluation:
     """Score rewriting methods on the same prompts with the same seeds.
@@ -154,6 +157,7 @@ def evaluate_rewriters(
         rewriters: name -> method; the user's own text is added as "user input". Rewrites that exist already, such as
             engineered prompts by people, are a list in the order of all prompts.
         rewards: "relevance" and "aesthetic" (Promptist's formula needs both), and held-out ones by other names.
+        threshold: relevance from which the reward takes nothing off; .28 belongs to CLIP ViT-L/14's cosines.
         settings: further arguments of the generator, such as steps and guidance.
 
     Raises:
@@ -172,7 +176,7 @@ def evaluate_rewriters(
     texts = [text for _, text in users]
     rewrites = {name: _rewritten(name, method, texts) for name, method in {USER: user_input, **rewriters}.items()}
     pictures = PictureReward(
-        generator, rewards["relevance"], rewards["aesthetic"], tuple(seeds), settings=dict(settings)
+        generator, rewards["relevance"], rewards["aesthetic"], tuple(seeds), dict(settings), threshold=threshold
     )
     further = [name for name in rewards if name not in ("relevance", "aesthetic")]
     rows: list[dict[str, Any]] = []

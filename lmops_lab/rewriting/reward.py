@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmops_lab.rewards.promptist import relevance_term
+from lmops_lab.rewards.promptist import RELEVANT, relevance_term
 from lmops_lab.rewriting.loading import MARKER
 from lmops_lab.rewriting.rewriter import repeats_marker
 
@@ -43,7 +43,9 @@ class Generator(Protocol):
         ...
 
 
-def promptist_reward(relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats) -> Floats:
+def promptist_reward(
+    relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats, threshold: float = RELEVANT
+) -> Floats:
     """Promptist's reward: aesthetic gain, less what relevance to the user's text falls short of .28.
 
     r = mean_n [ (A_n - A0) + min(0, 20 (CLIP_n - .28)) ]
@@ -52,16 +54,19 @@ def promptist_reward(relevance: Floats, aesthetic: Floats, plain_aesthetic: Floa
         relevance: cosine of picture and the user's own text, negative values cut to 0: [rewrites, pictures].
         aesthetic: of the rewrite's pictures: [rewrites, pictures].
         plain_aesthetic: mean over the pictures of the user's own text: [rewrites].
+        threshold: .28 belongs to CLIP ViT-L/14; another CLIP has other cosines.
 
     >>> promptist_reward(np.array([[0.30, 0.18]]), np.array([[6.0, 6.0]]), np.array([5.0])).round(6) + 0.0
     array([0.])
     """
-    return picture_rewards(relevance, aesthetic, plain_aesthetic).mean(1)
+    return picture_rewards(relevance, aesthetic, plain_aesthetic, threshold).mean(1)
 
 
-def picture_rewards(relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats) -> Floats:
+def picture_rewards(
+    relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats, threshold: float = RELEVANT
+) -> Floats:
     """The share of every picture in Promptist's reward: [rewrites, pictures]; its mean over pictures is the reward."""
-    return np.asarray(aesthetic - plain_aesthetic[:, None] + relevance_term(relevance))
+    return np.asarray(aesthetic - plain_aesthetic[:, None] + relevance_term(relevance, threshold))
 
 
 def score_rewrites(reward: PromptReward, users: Sequence[str], rewrites: Sequence[str]) -> Floats:
@@ -119,11 +124,12 @@ class PictureScores(NamedTuple):
     aesthetic: Floats
     plain_aesthetic: Floats
     reward: Floats
+    threshold: float = RELEVANT
 
     @property
     def by_picture(self) -> Floats:
         """The share of every picture in the reward: [rewrites, seeds]."""
-        return picture_rewards(self.relevance, self.aesthetic, self.plain_aesthetic)
+        return picture_rewards(self.relevance, self.aesthetic, self.plain_aesthetic, self.threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +145,7 @@ class PictureReward:
         seeds: common random numbers.
         settings: further arguments of `generator.generate`, such as steps and guidance.
         plain: aesthetic scores of user texts that are known already (the mean over their pictures).
+        threshold: relevance from which nothing is taken off; .28 belongs to CLIP ViT-L/14's cosines.
     """
 
     generator: Generator
@@ -148,6 +155,7 @@ class PictureReward:
     settings: Mapping[str, Any] = field(default_factory=dict)
     plain: Mapping[str, float] = field(default_factory=dict)
     memory: int = 2**30
+    threshold: float = RELEVANT
     _pictures: "OrderedDict[str, list[Image.Image]]" = field(default_factory=OrderedDict, repr=False)
     _aesthetics: dict[str, Floats] = field(default_factory=dict, repr=False)
     _relevances: dict[tuple[str, str], Floats] = field(default_factory=dict, repr=False)
@@ -172,7 +180,8 @@ class PictureReward:
         relevance = np.array([self._relevances[pair] for pair in zip(rewrites, users, strict=True)])
         aesthetic = np.array([self._aesthetics[rewrite] for rewrite in rewrites])
         plain = np.array([self.plain[u] if u in self.plain else self._aesthetics[u].mean() for u in users])
-        return PictureScores(relevance, aesthetic, plain, promptist_reward(relevance, aesthetic, plain))
+        reward = promptist_reward(relevance, aesthetic, plain, self.threshold)
+        return PictureScores(relevance, aesthetic, plain, reward, self.threshold)
 
     def pictures(self, prompts: Sequence[str]) -> list[list[Image.Image]]:
         """The pictures of prompts: [prompts][seeds]."""

@@ -66,6 +66,7 @@ def test_both_trainings_run_once_and_go_on(parts, tmp_path, capsys, monkeypatch)
         ("--steps", 0, "--steps is 0; give at least 1"),
         ("--mode", "rlo", "--mode is 'rlo'; choose rloo, grpo, ppo"),
         ("--kl", 0, "more than 0"),
+        ("--threshold", 28, "--threshold is 28.0; cosines lie between -1 and 1"),
         ("--ranks", "0 2", "both start at 1"),
         ("--pictures", "/nowhere", "/nowhere"),
         ("--head", "/nowhere.pth", "no aesthetic head at '/nowhere.pth'"),

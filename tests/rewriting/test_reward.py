@@ -27,6 +27,13 @@ def test_pictures_of_text_and_rewrite_share_their_seeds():
     np.testing.assert_allclose(make(seeds=(40, 90))(["a rabbit"], ["a rabbit, 8k"]), [1.0])
 
 
+def test_another_clip_has_another_threshold():
+    users, rewrites = ["a rabbit", "a rabbit"], ["a rabbit, 8k", "a cat, very nice"]
+    scores = make(threshold=0.2).details(users, rewrites)
+    np.testing.assert_allclose(scores.reward, [1.0, 2.0 - 20 * 0.02], atol=1e-9)
+    np.testing.assert_allclose(scores.by_picture.mean(1), scores.reward, atol=1e-9)
+
+
 def test_relevance_is_asked_about_the_users_own_text():
     asked = []
 
