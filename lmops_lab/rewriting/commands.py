@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clip", default=PICTURES, help="CLIP that judges relevance and that the aesthetic head reads")
     parser.add_argument("--head", default=PICTURES, help="aesthetic head: a file in LAION's format")
-    parser.add_argument(
-        "--threshold", type=float, help="relevance that suffices; default for CLIP ViT-L/14"
-    )
+    parser.add_argument("--threshold", type=float, help="relevance that suffices; default for CLIP ViT-L/14")
     parser.add_argument("--pairs", type=int, default=12_000, help="engineered prompts of the emoji world's corpus")
     parser.add_argument("--supervised-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=200, help="of reinforcement")
