@@ -19,8 +19,8 @@ from lmops_lab.emojiworld.recipe import STAGES
 from lmops_lab.emojiworld.recogniser import CONFIG, WEIGHTS, Recogniser
 from lmops_lab.emojiworld.train import UnfinishedError, Workshop
 from lmops_lab.generation.sources import RECOMMENDED
+from lmops_lab.rewards.embedded import FOLDER as PICTURES
 
-PICTURES = Path(__file__).parents[1] / "weights" / "pictures"
 PIPELINE, CLIP, HEAD, RECOGNISER, TRAINING = "pipeline", "clip", "aesthetic.safetensors", "recogniser", "training.json"
 LARGEST_MB = 30.0
 DRAWING = {"steps": 20, "guidance": 4.0}  # what `ImageGenerator` takes unless it is told otherwise
