@@ -36,21 +36,18 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
-    _begin(path.parent)
-    while True:
-        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
-        temporary = Path(name)
-        if _held(handle, temporary):
-            break
-    try:
+def atomic_file(path: Path, *, in_folder: bool = False) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Args:
+        in_folder: the temporary path lies in a locked temporary folder. For libraries that write by way of a temporary
+            file of their own (safetensors does): that one bears no lock and would outlive a kill.
+    """
+    with _locked_folder(path) if in_folder else _locked_file(path) as held:
+        temporary = held / f"file{path.suffix}" if in_folder else held
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,13 +64,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: put it in the place of an older folder; a kill between the two steps of that leaves none of that name,
             never half of one. Otherwise, if another process finished the same folder first, that one stays.
     """
-    _begin(path.parent)
-    while True:
-        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
-        handle = os.open(temporary, os.O_RDONLY) if fcntl else -1
-        if _held(handle, temporary):
-            break
-    try:
+    with _locked_folder(path) as temporary:
         yield temporary
         temporary.chmod(0o755)
         if replace and path.is_dir():
@@ -87,10 +78,6 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         except OSError:
             if not path.is_dir():
                 raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if handle >= 0:
-            os.close(handle)
 
 
 def sweep_leftovers(folder: Path) -> int:
@@ -120,6 +107,38 @@ def _begin(folder: Path) -> None:
     if now - _swept.get(folder, -_SWEEP_EVERY) >= _SWEEP_EVERY:
         _swept[folder] = now
         sweep_leftovers(folder)
+
+
+@contextmanager
+def _locked_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, locked, and gone at the end unless it was moved."""
+    _begin(path.parent)
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
+        if _held(handle, Path(name)):
+            break
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def _locked_folder(path: Path) -> Iterator[Path]:
+    """Like `_locked_file`, a folder."""
+    _begin(path.parent)
+    while True:
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+        handle = os.open(temporary, os.O_RDONLY) if fcntl else -1
+        if _held(handle, temporary):
+            break
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if handle >= 0:
+            os.close(handle)
 
 
 def _held(handle: int, path: Path) -> bool:

@@ -77,7 +77,7 @@ class GroupCache:
         }
         try:
             self.trim(room_for=sum(t.nbytes for t in tensors.values()))
-            with atomic_file(self.folder / name) as temporary:
+            with atomic_file(self.folder / name, in_folder=True) as temporary:
                 save_file(tensors, temporary, metadata={"digest": tensors_digest(tensors, name)})
         except (OSError, SafetensorError):
             return

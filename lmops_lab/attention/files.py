@@ -33,7 +33,7 @@ def save_context(context: GroupedContext, path: Path | str) -> Path:
     about |= {"format": FORMAT, "versions": {name: version(name) for name in ("lmops-lab", "torch", "transformers")}}
     tensors = {f"{side}.{i}": t.contiguous() for side in _SIDES for i, t in enumerate(getattr(context, side))}
     about["digest"] = tensors_digest(tensors, about)
-    with atomic_file(path) as temporary:
+    with atomic_file(path, in_folder=True) as temporary:
         try:
             save_file(tensors, temporary, metadata={"lmops_lab": json.dumps(about)})
         except SafetensorError as error:

@@ -155,8 +155,13 @@ def test_votes_of_the_format_before_are_still_read(tmp_path):
 
 
 def _dies(folder):
-    with atomic_file(folder / "a.txt") as temporary, atomic_folder(folder / "b") as inner:
+    with (
+        atomic_file(folder / "a.txt") as temporary,
+        atomic_file(folder / "d.txt", in_folder=True) as within,
+        atomic_folder(folder / "b") as inner,
+    ):
         temporary.write_text("half")
+        (within.parent / ".tmp1").write_text("of a library that writes beside it first")
         (inner / "c.txt").write_text("half")
         os._exit(9)
 
@@ -166,7 +171,7 @@ def test_the_next_writer_removes_what_a_dead_one_left_and_nothing_of_a_living_on
     if not child:
         _dies(tmp_path)
     os.waitpid(child, 0)
-    assert len(leftovers(tmp_path)) == 2
+    assert len(leftovers(tmp_path)) == 4
     with atomic_file(tmp_path / "c.txt") as mine:  # the next writer
         assert leftovers(tmp_path) == [mine]
         assert sweep_leftovers(tmp_path) == 0  # a living one's stays
