@@ -1,6 +1,7 @@
 """A tiny CLIPModel: pictures and captions that belong together get similar vectors."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -68,29 +69,49 @@ def bare_captions(scenes: Scenes) -> list[list[str]]:
     ]
 
 
-def contrastive_loss(
-    model: CLIPModel,
-    scenes: Scenes,
-    tokens: NDArray[np.uint16],
-    bare: NDArray[np.uint16],
-    batch: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Cross-entropy of finding each picture's caption in the batch and each caption's picture.
+@dataclass(frozen=True)
+class Captions:
+    """Token ids of all wordings of all scenes, with and without the added words: [scenes, wordings, 77].
+
+    Attributes:
+        end: id of the end token.
+    """
+
+    full: NDArray[np.uint16]
+    bare: NDArray[np.uint16]
+    end: int
+
+
+def draw_captions(captions: Captions, batch: int, generator: torch.Generator) -> tuple[NDArray[np.int64], Tensor]:
+    """Random scenes and a wording of each: rows [batch] and token ids [batch, the longest of these].
 
     Half of the captions lose their added words: what a picture shows must be found whatever its quality. Otherwise a
     perfect picture is less relevant to a plain prompt than a mediocre one, because plain captions come with those.
+    """
+    full, bare = captions.full, captions.bare
+    rows = torch.randint(len(full), (batch,), generator=generator).numpy()
+    wording = torch.randint(full.shape[1], (batch,), generator=generator).numpy()
+    dropped = (torch.rand(batch, generator=generator) < WORDS_DROPPED).numpy()[:, None]
+    ids = torch.from_numpy(np.where(dropped, bare[rows, wording], full[rows, wording]).astype(np.int64))
+    return rows, ids[:, : longest(ids, captions.end)]
+
+
+def contrastive_loss(
+    model: CLIPModel, scenes: Scenes, captions: Captions, batch: int, generator: torch.Generator
+) -> Tensor:
+    """Cross-entropy of finding each picture's caption in the batch and each caption's picture."""
+    rows, ids = draw_captions(captions, batch, generator)
+    return matching_loss(model(input_ids=ids, pixel_values=clip_pixels(scenes.images[rows])).logits_per_image, ids)
+
+
+def matching_loss(logits: Tensor, ids: Tensor) -> Tensor:
+    """The loss of logits [pictures, captions]; picture and caption of one row belong together.
+
     Equal captions count as equally right: in a world of a few hundred plain captions, every batch has some.
 
     Args:
-        tokens, bare: token ids of all wordings, with and without the added words: [scenes, wordings, 77].
+        ids: the captions' token ids: [batch, tokens].
     """
-    rows = torch.randint(len(scenes), (batch,), generator=generator).numpy()
-    wording = torch.randint(tokens.shape[1], (batch,), generator=generator).numpy()
-    dropped = (torch.rand(batch, generator=generator) < WORDS_DROPPED).numpy()[:, None]
-    ids = torch.from_numpy(np.where(dropped, bare[rows, wording], tokens[rows, wording]).astype(np.int64))
-    ids = ids[:, : longest(ids, int(model.text_model.eos_token_id))]
-    logits = model(input_ids=ids, pixel_values=clip_pixels(scenes.images[rows])).logits_per_image
     same = (ids[:, None] == ids[None]).all(-1).float()  # [batch, batch]
     target = same / same.sum(-1, keepdim=True)
     return -(target * (logits.log_softmax(-1) + logits.log_softmax(0).T)).sum(-1).mean() / 2

@@ -44,14 +44,14 @@ def measure(workshop: Workshop) -> dict[str, float]:
         good = scenes.images[scenes.qualities > 0.7][:200]
         figures["autoencoder_psnr"] = psnr(good, autoencoder.restore(workshop.autoencoder(), good))
     if "contrastive" in started:
-        clip = workshop.clip()
+        clip, head = workshop.judges() if "aesthetic" in started else (workshop.clip(), None)
         images = contrastive.image_features(clip, scenes.images)
         words = encode(workshop.tokenizer, [wordings[0] for wordings in scenes.captions])
         among = min(TRUE_CAPTIONS, len(scenes))
         figures["clip_top1_of_20"] = contrastive.ranking_accuracy(images, contrastive.text_features(clip, words), among)
-        if "aesthetic" in started:
+        if head is not None:
             with torch.no_grad():
-                scores = workshop.head()(images).numpy()
+                scores = head(images).numpy()
             figures["aesthetic_correlation"] = float(np.corrcoef(scores, scenes.qualities)[0, 1])
             kinds = np.array(scenes.kinds)
             for kind in ("plain", "praised"):

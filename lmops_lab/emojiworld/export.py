@@ -88,7 +88,7 @@ def check_exportable(workshop: Workshop, target: Path) -> dict[str, Progress]:
 
 
 def _write(workshop: Workshop, folder: Path, status: dict[str, Progress], evaluation: dict[str, float]) -> None:
-    pipeline, clip = build_pipeline(workshop), workshop.clip()
+    pipeline, (clip, head) = build_pipeline(workshop), workshop.judges()
     for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         nn.Module.half(part)
     pipeline.save_pretrained(folder / PIPELINE)
@@ -100,7 +100,7 @@ def _write(workshop: Workshop, folder: Path, status: dict[str, Progress], evalua
     workshop.tokenizer.save_pretrained(folder / CLIP)
     for tokenizer in (folder / PIPELINE / "tokenizer", folder / CLIP):
         _write_vocabulary(workshop, tokenizer)
-    save_file(_halves(workshop.head()), folder / HEAD, metadata={"format": "pt", "features": "L2-normalised"})
+    save_file(_halves(head), folder / HEAD, metadata={"format": "pt", "features": "L2-normalised"})
     _write_recogniser(workshop.recogniser(), folder / RECOGNISER)
     training = {
         "recipe": cards.recipe_as_data(workshop.recipe),

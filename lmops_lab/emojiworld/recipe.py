@@ -44,8 +44,8 @@ class Recipe:
     recogniser: Length = Length(1_500, 64, 2e-3)
     autoencoder: Length = Length(6_000, 4, 1e-3)
     contrastive: Length = Length(1_000, 96, 1e-3)
-    aesthetic: Length = Length(3_000, 256, 1e-3)
-    diffusion: Length = Length(5_000, 32, 6e-4)
+    aesthetic: Length = Length(300, 96, 1e-3)
+    diffusion: Length = Length(4_000, 32, 6e-4)
 
     def __post_init__(self) -> None:
         for name in ("scenes", "held_out", "shard"):
@@ -74,12 +74,12 @@ _OWN: dict[str, tuple[str, ...]] = {
     "recogniser": ("recogniser_width",),
     "autoencoder": ("autoencoder_channels", "latent_channels"),
     "contrastive": (*_TEXT, "vision_layers", "patch"),
-    "aesthetic": ("width",),
+    "aesthetic": (*_TEXT, "vision_layers", "patch"),
     "diffusion": (*_TEXT, "latent_channels", "unet_channels"),
 }
 STAGES = tuple(_OWN)
 # Raised where a stage's loss changes: a checkpoint of the older loss is not continued.
-_VERSIONS = {"contrastive": 2, "diffusion": 2}
+_VERSIONS = {"contrastive": 2, "aesthetic": 2, "diffusion": 2}
 
 FULL = Recipe()
 # Goes through every stage in seconds and learns next to nothing: for trying out the way, not the pictures.
@@ -97,7 +97,7 @@ SMOKE = Recipe(
     recogniser=Length(12, 16, 2e-3),
     autoencoder=Length(16, 4, 2e-3),
     contrastive=Length(10, 16, 1e-3),
-    aesthetic=Length(40, 32, 1e-3),
+    aesthetic=Length(10, 16, 1e-3),
     diffusion=Length(16, 8, 1e-3),
 )
 RECIPES = {"full": FULL, "smoke": SMOKE}

@@ -98,16 +98,16 @@ class Workshop:
         return model.eval().requires_grad_(False)
 
     def clip(self) -> CLIPModel:
-        """The trained contrastive model."""
+        """The contrastive model as its own stage left it."""
         model = contrastive.build_clip(self.recipe, self.tokenizer)
         load_average(self.checkpoint("contrastive"), model)
         return model.eval().requires_grad_(False)
 
-    def head(self) -> aesthetic.AestheticHead:
-        """The fitted aesthetic head."""
-        model = aesthetic.build_head(self.recipe.width, self.recipe.seed)
-        load_average(self.checkpoint("aesthetic"), model)
-        return model.eval().requires_grad_(False)
+    def judges(self) -> tuple[CLIPModel, aesthetic.AestheticHead]:
+        """The contrastive model with the image encoder of the aesthetic stage, and the head that belongs to it."""
+        clip, head = self.clip(), aesthetic.build_head(self.recipe.width, self.recipe.seed)
+        load_average(self.checkpoint("aesthetic"), aesthetic.RatedVision(clip, head))
+        return clip, head.eval().requires_grad_(False)
 
     def recogniser(self) -> recogniser.Recogniser:
         """The trained recogniser."""
@@ -183,16 +183,21 @@ class Workshop:
 
     def _prepare_contrastive(self) -> tuple[nn.Module, LossFunction]:
         model = contrastive.build_clip(self.recipe, self.tokenizer)
-        batch, tokens = self.recipe.contrastive.batch, self.tokens
-        bare = self._encoded(contrastive.bare_captions(self.scenes))
-        return model, lambda generator: contrastive.contrastive_loss(model, self.scenes, tokens, bare, batch, generator)
+        batch, captions = self.recipe.contrastive.batch, self._captions()
+        return model, lambda generator: contrastive.contrastive_loss(model, self.scenes, captions, batch, generator)
 
     def _prepare_aesthetic(self) -> tuple[nn.Module, LossFunction]:
-        head = aesthetic.build_head(self.recipe.width, self.recipe.seed)
-        features = contrastive.image_features(self.clip(), self.scenes.images)
+        clip, head = self.clip(), aesthetic.build_head(self.recipe.width, self.recipe.seed)
+        model = aesthetic.RatedVision(clip, head).requires_grad_(True)
         ratings = torch.from_numpy(aesthetic.simulated_ratings(self.scenes.qualities, self.recipe.seed))
-        batch = self.recipe.aesthetic.batch
-        return head, lambda generator: aesthetic.aesthetic_loss(head, features, ratings, batch, generator)
+        batch, captions = self.recipe.aesthetic.batch, self._captions()
+        return model, lambda generator: aesthetic.aesthetic_loss(
+            clip, head, self.scenes, captions, ratings, batch, generator
+        )
+
+    def _captions(self) -> contrastive.Captions:
+        bare = self._encoded(contrastive.bare_captions(self.scenes))
+        return contrastive.Captions(self.tokens, bare, int(self.tokenizer.eos_token_id))
 
     def _prepare_diffusion(self) -> tuple[nn.Module, LossFunction]:
         model = diffusion.TextToLatents(self.recipe, self.clip())

@@ -88,7 +88,7 @@ def test_head_and_recogniser_answer_as_they_were_trained(workshop, exported):
         {name: weight.float() for name, weight in load_file(exported / "aesthetic.safetensors").items()}
     )
     features = torch.nn.functional.normalize(torch.randn(5, workshop.recipe.width), dim=-1)
-    assert torch.allclose(head(features), workshop.head()(features), atol=0.02)
+    assert torch.allclose(head(features), workshop.judges()[1](features), atol=0.02)
     images = workshop.scenes.images[:8]
     before, after = (
         recognise(workshop.recogniser(), images),

@@ -1,7 +1,6 @@
 """The stages: each learns, each continues exactly, each waits for what it needs."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,29 +79,24 @@ def test_equal_captions_are_equally_right(workshop):
     clip = workshop.clip()
     one = replace(workshop.scenes, images=workshop.scenes.images[:1].repeat(8, 0))
     tokens = encode(workshop.tokenizer, ["a cat in space"] * 8).reshape(8, 1, 77)
-    loss = contrastive.contrastive_loss(clip, one, tokens, tokens, 8, torch.Generator().manual_seed(0))
+    captions = contrastive.Captions(tokens, tokens, workshop.tokenizer.eos_token_id)
+    loss = contrastive.contrastive_loss(clip, one, captions, 8, torch.Generator().manual_seed(0))
     # Eight equal pairs: every answer is right, so nothing is left to learn beyond choosing evenly among eight.
     assert float(loss) == pytest.approx(np.log(8), abs=1e-4)
 
 
-def test_half_of_the_captions_lose_their_added_words(workshop, monkeypatch):
-    clip, scenes = workshop.clip(), workshop.scenes
+def test_half_of_the_captions_lose_their_added_words(workshop):
+    scenes = workshop.scenes
     bare = contrastive.bare_captions(scenes)
     for kind, wordings, texts in zip(scenes.kinds, scenes.captions, bare, strict=True):
         assert kind == "dragged" or not any("," in text for text in texts)
         assert kind != "dragged" or texts == list(wordings)
     with_words, without = np.full((96, 1, 77), 3, np.uint16), np.full((96, 1, 77), 4, np.uint16)
     with_words[..., 9:] = without[..., 9:] = workshop.tokenizer.eos_token_id
-    seen = []
-
-    def forward(_, *, input_ids, pixel_values):
-        seen.append((input_ids[:, 0] == 4).float().mean())
-        return SimpleNamespace(logits_per_image=torch.zeros(len(pixel_values), len(input_ids)))
-
-    monkeypatch.setattr(type(clip), "__call__", forward)
-    for step in range(20):
-        contrastive.contrastive_loss(clip, scenes, with_words, without, 50, torch.Generator().manual_seed(step))
-    assert np.mean(seen) == pytest.approx(0.5, abs=0.05)
+    captions = contrastive.Captions(with_words, without, workshop.tokenizer.eos_token_id)
+    drawn = [contrastive.draw_captions(captions, 50, torch.Generator().manual_seed(step))[1] for step in range(20)]
+    assert torch.stack([(ids[:, 0] == 4).float().mean() for ids in drawn]).mean() == pytest.approx(0.5, abs=0.05)
+    assert {ids.shape for ids in drawn} == {(50, 10)}  # padding is cut after the first end token
 
 
 def test_cosines_have_the_size_of_the_published_models(workshop):
@@ -177,17 +171,43 @@ def test_ratings_follow_the_latent_quality():
     assert np.array_equal(ratings, aesthetic.simulated_ratings(qualities, 0))
 
 
-def test_the_head_learns_a_quality_that_is_in_the_features():
-    generator = torch.Generator().manual_seed(0)
-    features = normalize(torch.randn(400, 16, generator=generator), dim=-1)
-    ratings = 5 + 3 * features[:, 0]
-    head = aesthetic.build_head(16, 0)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3)
-    for _ in range(150):
+def test_the_ratings_teach_head_and_image_encoder_and_leave_the_text_side(workshop):
+    clip, head = workshop.clip(), aesthetic.build_head(workshop.recipe.width, 0)
+    vision = aesthetic.RatedVision(clip, head).requires_grad_(True)
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    scenes = workshop.scenes
+    captions = contrastive.Captions(workshop.tokens, workshop.tokens, workshop.tokenizer.eos_token_id)
+    brightness = torch.from_numpy(scenes.images.mean((1, 2, 3)))  # what a model as small as this one can see
+    ratings = (5.5 + 2 * (brightness - brightness.mean()) / brightness.std()).float()
+    optimiser = torch.optim.AdamW(vision.parameters(), lr=3e-3)
+    for step in range(80):
         optimiser.zero_grad()
-        aesthetic.aesthetic_loss(head, features, ratings, 64, generator).backward()
+        generator = torch.Generator().manual_seed(step)
+        aesthetic.aesthetic_loss(clip, head, scenes, captions, ratings, 48, generator).backward()
         optimiser.step()
-    assert np.corrcoef(head(features).detach().numpy(), ratings.numpy())[0, 1] > 0.95
+    changed = {name for name, value in clip.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith(("vision_model.", "visual_projection.")) for name in changed)
+    with torch.no_grad():
+        scores = head(contrastive.image_features(clip, scenes.images))
+    assert np.corrcoef(scores.numpy(), ratings.numpy())[0, 1] > 0.8
+
+
+def test_the_aesthetic_loss_is_matching_and_a_tenth_of_the_squared_error(workshop):
+    clip, head = workshop.clip(), aesthetic.build_head(workshop.recipe.width, 0)
+    captions = contrastive.Captions(workshop.tokens, workshop.tokens, workshop.tokenizer.eos_token_id)
+    ratings = torch.linspace(1, 10, len(workshop.scenes))
+
+    def draw():
+        return torch.Generator().manual_seed(7)
+
+    whole = aesthetic.aesthetic_loss(clip, head, workshop.scenes, captions, ratings, 24, draw())
+    rows, ids = contrastive.draw_captions(captions, 24, draw())
+    seen = contrastive.image_features(clip, workshop.scenes.images[rows])
+    matched = contrastive.contrastive_loss(clip, workshop.scenes, captions, 24, draw())
+    off = (head(seen) - ratings[rows]).square().mean()
+    assert whole.item() == pytest.approx((matched + 0.1 * off).item(), abs=1e-4)
+    assert ids.shape[0] == 24
 
 
 def test_a_perfect_model_of_the_velocity_has_no_loss(workshop):
