@@ -15,10 +15,12 @@ from lmops_lab.emojiworld.recipe import Recipe
 from lmops_lab.emojiworld.recogniser import to_tensor
 from lmops_lab.emojiworld.settings import SIZE
 from lmops_lab.emojiworld.tokens import PLACES
+from lmops_lab.rewards.relevance import CONFIG_KEY
 
 _HEAD_WIDTH = 32
 _SCALE = math.log(100.0)
 WORDS_DROPPED = 0.5
+RELEVANT_COSINE = CONFIG_KEY
 
 
 def build_clip(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -141,6 +143,15 @@ def text_features(model: CLIPModel, tokens: NDArray[np.uint16], batch: int = 64)
         for start in range(0, len(ids), batch)
     ]
     return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+
+
+def relevant_cosine(images: Tensor, captions: Tensor) -> float:
+    """The cosine that nine in ten pairs of a picture and a plain text for it reach: what counts as relevant.
+
+    Args:
+        images, captions: normalised features of pairs: [pairs, width].
+    """
+    return float((images * captions).sum(-1).quantile(0.1))
 
 
 def ranking_accuracy(images: Tensor, captions: Tensor, among: int = 20, seed: int = 0) -> float:

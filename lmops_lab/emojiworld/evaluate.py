@@ -32,8 +32,9 @@ def measure(workshop: Workshop) -> dict[str, float]:
 
     Returns:
         `recogniser_subject`, `recogniser_setting` (share right); `autoencoder_psnr` (dB, scenes of good quality);
-        `clip_top1_of_20` (share of scenes whose own caption is ranked first); `aesthetic_correlation` (Pearson, scores
-        against latent quality), and `aesthetic_plain`, `aesthetic_praised` (mean scores by kind of caption).
+        `clip_top1_of_20` (share of scenes whose own caption is ranked first); `relevant_cosine` (which nine in ten
+        scenes reach with a plain text for them); `aesthetic_correlation` (Pearson, scores against latent quality), and
+        `aesthetic_plain`, `aesthetic_praised` (mean scores by kind of caption).
     """
     scenes = dataset.held_out_scenes(workshop.folder / "scenes", workshop.recipe, progress=workshop.progress)
     started = {stage for stage, done in workshop.status().items() if done.step}
@@ -49,11 +50,15 @@ def measure(workshop: Workshop) -> dict[str, float]:
         words = encode(workshop.tokenizer, [wordings[0] for wordings in scenes.captions])
         among = min(TRUE_CAPTIONS, len(scenes))
         figures["clip_top1_of_20"] = contrastive.ranking_accuracy(images, contrastive.text_features(clip, words), among)
+        kinds = np.array(scenes.kinds)
+        shown = torch.from_numpy(kinds != "dragged")
+        plain = encode(workshop.tokenizer, [wordings[0] for wordings in contrastive.bare_captions(scenes)])
+        cosine = contrastive.relevant_cosine(images[shown], contrastive.text_features(clip, plain)[shown])
+        figures[contrastive.RELEVANT_COSINE] = cosine
         if head is not None:
             with torch.no_grad():
                 scores = head(images).numpy()
             figures["aesthetic_correlation"] = float(np.corrcoef(scores, scenes.qualities)[0, 1])
-            kinds = np.array(scenes.kinds)
             for kind in ("plain", "praised"):
                 if (kinds == kind).any():
                     figures[f"aesthetic_{kind}"] = float(scores[kinds == kind].mean())

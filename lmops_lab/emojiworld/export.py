@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lmops_lab.emojiworld import cards
-from lmops_lab.emojiworld.contrastive import image_processor
+from lmops_lab.emojiworld.contrastive import RELEVANT_COSINE, image_processor
 from lmops_lab.emojiworld.diffusion import build_scheduler
 from lmops_lab.emojiworld.loop import Progress
 from lmops_lab.emojiworld.recipe import STAGES
@@ -48,7 +48,8 @@ def export(workshop: Workshop, target: Path = PICTURES, *, evaluation: dict[str,
     which step.
 
     Args:
-        evaluation: figures measured on held-out scenes, for the cards.
+        evaluation: figures measured on held-out scenes, for the cards; the cosine from which a picture counts as
+            relevant is written into CLIP's configuration, where the reward finds it.
 
     Raises:
         UnfinishedError: a stage has not been trained at all.
@@ -94,6 +95,8 @@ def _write(workshop: Workshop, folder: Path, status: dict[str, Progress], evalua
     pipeline.save_pretrained(folder / PIPELINE)
     (folder / PIPELINE / RECOMMENDED).write_text(json.dumps(DRAWING, indent=1) + "\n", encoding="utf-8")
     _loads_as_float32(folder / PIPELINE / "text_encoder")
+    if RELEVANT_COSINE in evaluation:
+        setattr(clip.config, RELEVANT_COSINE, round(evaluation[RELEVANT_COSINE], 2))
     clip.half().save_pretrained(folder / CLIP)
     _loads_as_float32(folder / CLIP)
     _write_image_processor(folder / CLIP)

@@ -1,10 +1,10 @@
 """Run the points of an accuracy curve: draw, encode once, score against subsets, keep every finished point."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -26,6 +26,7 @@ from lmops_lab.models import LanguageModel
 
 # Every method but "sequential" (one long prompt) works on the same encoded groups.
 DEFAULT_METHODS = ("structured", "sequential")
+T = TypeVar("T")
 
 
 def icl_curve(
@@ -80,17 +81,7 @@ def icl_curve(
     setting = settings(k, methods, seeds, queries, group_size, bos, (own_weight,), draw, pool_groups, selection, domain)
     plan = make_plan(lm, task, setting)
     store = CellStore(Path(folder) if folder else cache_folder() / "cells")
-    cells: list[Cell] = []
-    with tqdm(total=len(plan.points), desc=f"{task.name} curve", unit="point", disable=not progress) as bar:
-        try:
-            for cell in _run(lm, plan, store, cache, bar):
-                cells.append(cell)
-                bar.update()
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{len(cells)} finished points are kept in {store.folder}; call again to continue")
-            raise
-    if not cells:
-        raise ValueError(f"no point can be run: {plan.skipped}; use a smaller k or a structured method")
+    cells = collect(lambda bar: _run(lm, plan, store, cache, bar), plan, f"{task.name} curve", store.folder, progress)
     order = {method: i for i, method in enumerate((ZERO_SHOT, *plan.methods))}
     cells.sort(key=lambda cell: (order[cell.method], cell.k, cell.seed))
     about = {
@@ -113,6 +104,26 @@ def icl_curve(
         "tokens": token_counts(plan.pools),
     }
     return ICLCurve(tuple(cells), plan.questions.names, about, tuple((*at, why) for at, why in plan.skipped.items()))
+
+
+def collect(run: "Callable[[tqdm[Any]], Iterator[T]]", plan: Plan, name: str, place: Path, progress: bool) -> list[T]:
+    """Every finished point of a plan, under a progress bar; Ctrl-C says what is kept, and where.
+
+    Raises:
+        ValueError: not one point of the plan can be run.
+    """
+    finished: list[T] = []
+    with tqdm(total=len(plan.points), desc=name, unit="point", disable=not progress) as bar:
+        try:
+            for point in run(bar):
+                finished.append(point)
+                bar.update()
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{len(finished)} finished points are kept in {place}; call again to continue")
+            raise
+    if not finished:
+        raise ValueError(f"no point can be run: {plan.skipped}; use a smaller k or a structured method")
+    return finished
 
 
 def settings(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from lmops_lab.attention.context import BosPolicy, OwnWeight
 from lmops_lab.digests import DamagedRecordError, read_record, write_record
@@ -16,7 +15,7 @@ from lmops_lab.files import cache_folder
 from lmops_lab.icl.answers import first_line, score_answers
 from lmops_lab.icl.curve import ZERO_SHOT
 from lmops_lab.icl.draws import Draw
-from lmops_lab.icl.experiment import settings
+from lmops_lab.icl.experiment import collect, settings
 from lmops_lab.icl.metrics import Measured
 from lmops_lab.icl.plan import DOUBLE, make_plan
 from lmops_lab.icl.pools import Point, Pool
@@ -112,17 +111,10 @@ def open_curve(
     asked = settings(k, methods, seeds, queries, group_size, bos, [own_weight], Draw(balanced=False), domain=0)
     plan = make_plan(lm, task, replace(asked, answer_tokens=max_new_tokens))
     place = Path(folder) if folder else cache_folder() / "answers"
-    predictions = {}
-    with tqdm(total=len(plan.points), desc=f"{task.name} answers", unit="point", disable=not progress) as bar:
-        try:
-            for point, said in _answered(lm, plan.pools, place, max_new_tokens):
-                predictions[point.method, point.k, point.seed] = said
-                bar.update()
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{len(predictions)} finished points are kept in {place}; call again to continue")
-            raise
-    if not predictions:
-        raise ValueError(f"no point can be run: {plan.skipped}; use a smaller k or a structured method")
+    found = collect(
+        lambda _: _answered(lm, plan.pools, place, max_new_tokens), plan, f"{task.name} answers", place, progress
+    )
+    predictions = {(point.method, point.k, point.seed): said for point, said in found}
     order = (ZERO_SHOT, *plan.methods)
     ordered = dict(sorted(predictions.items(), key=lambda at: (order.index(at[0][0]), *at[0][1:])))
     return OpenCurve(ordered, tuple(task.test[i].answers for i in plan.questions.places), plan.skipped)

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmops_lab.rewards.aesthetic import Aesthetic
-from lmops_lab.rewards.relevance import Relevance
+from lmops_lab.rewards.relevance import RELEVANT, Relevance, threshold_of
 
-RELEVANT = 0.28  # CLIP ViT-L/14's cosine from which a picture counts as relevant
 RELEVANCE_WEIGHT = 20.0
 
 
@@ -81,12 +80,12 @@ class PromptistReward:
 
     Attributes:
         relevance, aesthetic: scorers; share one `ClipEncoder` between them, so that pictures are encoded once.
-        threshold, weight: 0.28 and 20 belong to CLIP ViT-L/14; another CLIP has other cosines.
+        threshold: default what `relevance` says of its CLIP: 0.28 belongs to CLIP ViT-L/14, another has other cosines.
     """
 
     relevance: Relevance
     aesthetic: Aesthetic
-    threshold: float = RELEVANT
+    threshold: float | None = None
     weight: float = RELEVANCE_WEIGHT
     reads_prompt: bool = True
 
@@ -94,12 +93,14 @@ class PromptistReward:
     def fingerprint(self) -> str:
         """What the scores depend on."""
         parts = f"{self.relevance.fingerprint} {self.aesthetic.fingerprint}"
-        return f"promptist 1 {self.threshold} {self.weight} {parts}"
+        return f"promptist 1 {threshold_of(self.relevance, self.threshold)} {self.weight} {parts}"
 
     def __call__(self, images: list[Image.Image], prompts: list[str]) -> NDArray[np.float64]:
         """A_n + min(0, 20 * (CLIP_n - 0.28)) of every picture."""
         cosines = self.relevance(images, prompts)
-        return self.aesthetic(images) + relevance_term(cosines, self.threshold, self.weight)
+        return self.aesthetic(images) + relevance_term(
+            cosines, threshold_of(self.relevance, self.threshold), self.weight
+        )
 
     def compare(self, text: str, plain: Sequence[Image.Image], rewritten: Sequence[Image.Image]) -> PromptScores:
         """The reward of a rewritten prompt.
@@ -119,5 +120,6 @@ class PromptistReward:
         ours, theirs = list(rewritten), list(plain)
         cosines = self.relevance(ours, [text] * len(ours))
         aesthetics, plain_aesthetics = self.aesthetic(ours), self.aesthetic(theirs)
-        reward = promptist_reward(cosines, aesthetics, plain_aesthetics, self.threshold, self.weight)
+        threshold = threshold_of(self.relevance, self.threshold)
+        reward = promptist_reward(cosines, aesthetics, plain_aesthetics, threshold, self.weight)
         return PromptScores(reward, cosines, aesthetics, plain_aesthetics, self.relevance(theirs, [text] * len(theirs)))

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clip", default=PICTURES, help="CLIP that judges relevance and that the aesthetic head reads")
     parser.add_argument("--head", default=PICTURES, help="aesthetic head: a file in LAION's format")
-    parser.add_argument("--threshold", type=float, help="relevance that suffices; default for CLIP ViT-L/14")
+    parser.add_argument("--threshold", type=float, help="relevance that suffices; default what the CLIP says, or .28")
     parser.add_argument("--pairs", type=int, default=12_000, help="engineered prompts of the emoji world's corpus")
     parser.add_argument("--supervised-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=200, help="of reinforcement")
@@ -60,7 +60,6 @@ def train_rewriter(options: argparse.Namespace) -> str:
     # After the checks: torch and trl take seconds to load.
     from lmops_lab.generation.images import ImageGenerator
     from lmops_lab.rewards.aesthetic import Aesthetic
-    from lmops_lab.rewards.promptist import RELEVANT
     from lmops_lab.rewards.relevance import Relevance
     from lmops_lab.rewriting.reinforcement import train_reinforced
     from lmops_lab.rewriting.reward import PictureReward
@@ -71,8 +70,8 @@ def train_rewriter(options: argparse.Namespace) -> str:
     relevance = Relevance.load(options.clip)
     aesthetic = Aesthetic.load(relevance.encoder, options.head)
     generator = ImageGenerator.load(options.pictures)
-    seeds, threshold = tuple(range(options.seeds)), RELEVANT if options.threshold is None else options.threshold
-    reward = PictureReward(generator, relevance, aesthetic, seeds, settings, threshold=threshold)
+    seeds = tuple(range(options.seeds))
+    reward = PictureReward(generator, relevance, aesthetic, seeds, settings, threshold=options.threshold)
     corpus = _corpus(options)
     training, held_out = corpus.split(seed=options.seed)
     sizes = [Lora(rank=rank, alpha=2 * rank) for rank in options.ranks]

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lmops_lab.icl.statistics import Interval
-from lmops_lab.rewards.promptist import RELEVANT
 from lmops_lab.rewriting.reward import Generator, ImageReward, PictureReward
 from lmops_lab.rewriting.rewriter import clean_text
 from lmops_lab.rewriting.search import Method, user_input
@@ -147,7 +146,7 @@ def evaluate_rewriters(
     rewards: Mapping[str, ImageReward],
     seeds: Sequence[int] = (0, 1, 2, 3),
     *,
-    threshold: float = RELEVANT,
+    threshold: float | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Score rewriting methods on the same prompts with the same seeds.
@@ -157,7 +156,8 @@ def evaluate_rewriters(
         rewriters: name -> method; the user's own text is added as "user input". Rewrites that exist already, such as
             engineered prompts by people, are a list in the order of all prompts.
         rewards: "relevance" and "aesthetic" (Promptist's formula needs both), and held-out ones by other names.
-        threshold: relevance from which the reward takes nothing off; .28 belongs to CLIP ViT-L/14's cosines.
+        threshold: relevance from which the reward takes nothing off; default what the relevance reward says of its
+            CLIP, or .28, which belongs to CLIP ViT-L/14's cosines.
         settings: further arguments of the generator, such as steps and guidance.
 
     Raises:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmops_lab.rewards.promptist import RELEVANT, relevance_term
+from lmops_lab.rewards.promptist import relevance_term
+from lmops_lab.rewards.relevance import RELEVANT, threshold_of
 from lmops_lab.rewriting.loading import MARKER
 from lmops_lab.rewriting.rewriter import repeats_marker
 
@@ -145,7 +146,7 @@ class PictureReward:
         seeds: common random numbers.
         settings: further arguments of `generator.generate`, such as steps and guidance.
         plain: aesthetic scores of user texts that are known already (the mean over their pictures).
-        threshold: relevance from which nothing is taken off; .28 belongs to CLIP ViT-L/14's cosines.
+        threshold: relevance from which nothing is taken off; default what `relevance` says of its CLIP, or .28.
     """
 
     generator: Generator
@@ -155,7 +156,7 @@ class PictureReward:
     settings: Mapping[str, Any] = field(default_factory=dict)
     plain: Mapping[str, float] = field(default_factory=dict)
     memory: int = 2**30
-    threshold: float = RELEVANT
+    threshold: float | None = None
     _pictures: "OrderedDict[str, list[Image.Image]]" = field(default_factory=OrderedDict, repr=False)
     _aesthetics: dict[str, Floats] = field(default_factory=dict, repr=False)
     _relevances: dict[tuple[str, str], Floats] = field(default_factory=dict, repr=False)
@@ -180,8 +181,9 @@ class PictureReward:
         relevance = np.array([self._relevances[pair] for pair in zip(rewrites, users, strict=True)])
         aesthetic = np.array([self._aesthetics[rewrite] for rewrite in rewrites])
         plain = np.array([self.plain[u] if u in self.plain else self._aesthetics[u].mean() for u in users])
-        reward = promptist_reward(relevance, aesthetic, plain, self.threshold)
-        return PictureScores(relevance, aesthetic, plain, reward, self.threshold)
+        threshold = threshold_of(self.relevance, self.threshold)
+        reward = promptist_reward(relevance, aesthetic, plain, threshold)
+        return PictureScores(relevance, aesthetic, plain, reward, threshold)
 
     def pictures(self, prompts: Sequence[str]) -> list[list[Image.Image]]:
         """The pictures of prompts: [prompts][seeds]."""

@@ -17,6 +17,7 @@ from lmops_lab.emojiworld.recipe import SMOKE
 from lmops_lab.emojiworld.recogniser import load_recogniser, recognise
 from lmops_lab.emojiworld.train import UnfinishedError, Workshop
 from lmops_lab.generation.images import ImageGenerator
+from lmops_lab.rewards.relevance import Relevance
 
 PLAIN_PROCESS = """
 import json, sys
@@ -44,7 +45,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def exported(workshop, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures") / "world"
-    export(workshop, folder, evaluation={"clip_top1_of_20": 0.5})
+    export(workshop, folder, evaluation={"clip_top1_of_20": 0.5, "relevant_cosine": 0.613})
     return folder
 
 
@@ -80,6 +81,10 @@ def test_the_generator_draws_as_the_pipeline_recommends(exported):
     generator = ImageGenerator.load(str(exported / "pipeline"), store=None)
     recipe = generator.recipe("a cat", 1)
     assert (recipe.steps, recipe.guidance) == (20, 4.0)
+
+
+def test_the_reward_finds_the_cosine_from_which_pictures_count_as_relevant(exported):
+    assert Relevance.load(str(exported / "clip")).threshold == 0.61
 
 
 def test_head_and_recogniser_answer_as_they_were_trained(workshop, exported):

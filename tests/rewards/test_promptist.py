@@ -55,6 +55,16 @@ def test_as_a_plain_reward(reward, noise):
     assert "0.28 20.0" in reward.fingerprint
 
 
+def test_a_clip_may_say_its_own_threshold(encoder, monkeypatch):
+    relevance = Relevance(encoder)
+    assert relevance.threshold == 0.28
+    monkeypatch.setattr(encoder.model.config, "relevant_cosine", 0.6, raising=False)
+    assert relevance.threshold == 0.6
+    monkeypatch.setattr(encoder.model.config, "relevant_cosine", "much")
+    with pytest.raises(ValueError, match="relevant_cosine of CLIP .* is 'much'"):
+        _ = relevance.threshold
+
+
 def test_unequal_numbers_of_pictures_are_refused(reward, noise):
     with pytest.raises(ValueError, match="there are 1 plain and 2 rewritten pictures"):
         reward.compare("a cat", noise[:1], noise[:2])

@@ -34,6 +34,21 @@ def test_another_clip_has_another_threshold():
     np.testing.assert_allclose(scores.by_picture.mean(1), scores.reward, atol=1e-9)
 
 
+def test_the_threshold_is_the_one_of_the_relevance_reward_unless_one_is_given():
+    class Strict:
+        threshold = 0.4
+
+        def __call__(self, images, prompts):
+            return [0.3] * len(prompts)
+
+    pictures = PictureReward(PaintGenerator(), Strict(), red)
+    scores = pictures.details(["a rabbit"], ["a rabbit, 8k"])
+    assert scores.threshold == 0.4
+    np.testing.assert_allclose(scores.reward, [1.0 - 20 * 0.1], atol=1e-9)
+    given = PictureReward(PaintGenerator(), Strict(), red, threshold=0.2).details(["a rabbit"], ["a rabbit, 8k"])
+    np.testing.assert_allclose(given.reward, [1.0], atol=1e-9)
+
+
 def test_relevance_is_asked_about_the_users_own_text():
     asked = []
 
