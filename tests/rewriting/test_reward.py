@@ -39,7 +39,7 @@ def test_the_threshold_is_the_one_of_the_relevance_reward_unless_one_is_given():
         threshold = 0.4
 
         def __call__(self, images, prompts):
-            return [0.3] * len(prompts)
+            return [0.3 for _ in zip(images, prompts, strict=True)]
 
     pictures = PictureReward(PaintGenerator(), Strict(), red)
     scores = pictures.details(["a rabbit"], ["a rabbit, 8k"])
