@@ -11,11 +11,10 @@ from lmops_lab.rewards.aesthetic import Aesthetic
 from lmops_lab.rewards.relevance import RELEVANT, Relevance, threshold_of
 
 RELEVANCE_WEIGHT = 20.0
+Floats = NDArray[np.float64]
 
 
-def relevance_term(
-    cosines: NDArray[np.float64], threshold: float = RELEVANT, weight: float = RELEVANCE_WEIGHT
-) -> NDArray[np.float64]:
+def relevance_term(cosines: Floats, threshold: float = RELEVANT, weight: float = RELEVANCE_WEIGHT) -> Floats:
     """min(0, 20 * (CLIP - 0.28)): 0 for relevant pictures, negative below the threshold.
 
     >>> relevance_term(np.array([0.35, 0.28, 0.23])).round(3).tolist()
@@ -24,32 +23,38 @@ def relevance_term(
     return np.minimum(0.0, weight * (np.maximum(0.0, cosines) - threshold))
 
 
-def promptist_reward(
-    cosines: NDArray[np.float64],
-    aesthetics: NDArray[np.float64],
-    plain_aesthetics: NDArray[np.float64],
-    threshold: float = RELEVANT,
-    weight: float = RELEVANCE_WEIGHT,
-) -> float:
-    """Promptist's reward of one rewritten prompt: mean_n [(A_n - A0) + min(0, 20 * (CLIP_n - 0.28))].
+def picture_rewards(
+    cosines: Floats, aesthetics: Floats, plain: Floats, threshold: float = RELEVANT, weight: float = RELEVANCE_WEIGHT
+) -> Floats:
+    """The share of every picture in Promptist's reward: (A_n - A0) + min(0, 20 * (CLIP_n - 0.28)).
 
     Args:
-        cosines: CLIP_n, of the rewritten prompt's pictures with the ORIGINAL text: [pictures].
-        aesthetics: A_n of the same pictures: [pictures].
-        plain_aesthetics: ratings of the original prompt's pictures; A0 is their mean. Draw them with the same seeds.
+        cosines: CLIP_n, of a rewritten prompt's pictures with the ORIGINAL text: [..., pictures].
+        aesthetics: A_n, ratings of the same pictures: [..., pictures].
+        plain: A0, mean rating of the original prompt's pictures: [...]. Draw them with the same seeds.
 
     Raises:
         ValueError: no pictures, or unequal numbers of cosines and ratings.
-
-    >>> promptist_reward(np.array([0.30, 0.23]), np.array([6.0, 6.5]), np.array([5.0, 5.5])).__round__(3)
-    0.5
     """
-    if cosines.shape != aesthetics.shape or cosines.ndim != 1 or not len(cosines) or not len(plain_aesthetics):
+    if cosines.shape != aesthetics.shape or cosines.shape[:-1] != plain.shape or not cosines.size:
         raise ValueError(
-            f"there are {cosines.shape} cosines, {aesthetics.shape} ratings and {plain_aesthetics.shape} plain "
-            "ratings; give one cosine and one rating a picture, and at least one picture of each prompt"
+            f"there are {cosines.shape} cosines, {aesthetics.shape} ratings and {plain.shape} mean plain ratings; give "
+            "one cosine and one rating a picture, at least one picture, and one mean a prompt"
         )
-    return float((aesthetics - plain_aesthetics.mean() + relevance_term(cosines, threshold, weight)).mean())
+    return np.asarray(aesthetics - plain[..., None] + relevance_term(cosines, threshold, weight))
+
+
+def promptist_reward(
+    cosines: Floats, aesthetics: Floats, plain: Floats, threshold: float = RELEVANT, weight: float = RELEVANCE_WEIGHT
+) -> Floats:
+    """Promptist's reward of rewritten prompts: the mean of `picture_rewards` over pictures, [...].
+
+    r = mean_n [ (A_n - A0) + min(0, 20 (CLIP_n - .28)) ]
+
+    >>> promptist_reward(np.array([[0.30, 0.23]]), np.array([[6.0, 6.5]]), np.array([5.25])).round(3)
+    array([0.5])
+    """
+    return np.asarray(picture_rewards(cosines, aesthetics, plain, threshold, weight).mean(-1))
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,10 @@ class PromptScores:
     """
 
     reward: float
-    cosines: NDArray[np.float64]
-    aesthetics: NDArray[np.float64]
-    plain_aesthetics: NDArray[np.float64]
-    plain_cosines: NDArray[np.float64]
+    cosines: Floats
+    aesthetics: Floats
+    plain_aesthetics: Floats
+    plain_cosines: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +100,7 @@ class PromptistReward:
         parts = f"{self.relevance.fingerprint} {self.aesthetic.fingerprint}"
         return f"promptist 1 {threshold_of(self.relevance, self.threshold)} {self.weight} {parts}"
 
-    def __call__(self, images: list[Image.Image], prompts: list[str]) -> NDArray[np.float64]:
+    def __call__(self, images: list[Image.Image], prompts: list[str]) -> Floats:
         """A_n + min(0, 20 * (CLIP_n - 0.28)) of every picture."""
         cosines = self.relevance(images, prompts)
         return self.aesthetic(images) + relevance_term(
@@ -121,5 +126,7 @@ class PromptistReward:
         cosines = self.relevance(ours, [text] * len(ours))
         aesthetics, plain_aesthetics = self.aesthetic(ours), self.aesthetic(theirs)
         threshold = threshold_of(self.relevance, self.threshold)
-        reward = promptist_reward(cosines, aesthetics, plain_aesthetics, threshold, self.weight)
-        return PromptScores(reward, cosines, aesthetics, plain_aesthetics, self.relevance(theirs, [text] * len(theirs)))
+        reward = promptist_reward(cosines, aesthetics, np.asarray(plain_aesthetics.mean()), threshold, self.weight)
+        return PromptScores(
+            float(reward), cosines, aesthetics, plain_aesthetics, self.relevance(theirs, [text] * len(theirs))
+        )

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from lmops_lab.rewards.promptist import relevance_term
+from lmops_lab.rewards.promptist import Floats, picture_rewards, promptist_reward
 from lmops_lab.rewards.relevance import RELEVANT, threshold_of
 from lmops_lab.rewriting.loading import MARKER
 from lmops_lab.rewriting.rewriter import repeats_marker
@@ -21,7 +20,6 @@ ImageReward = Callable[[list[Image.Image], list[str]], Iterable[float]]
 
 # Promptist draws the pictures of its reward in 20 steps at Stable Diffusion's usual guidance.
 PROMPTIST_STEPS, PROMPTIST_GUIDANCE = 20, 7.5
-Floats = NDArray[np.float64]
 
 
 @runtime_checkable
@@ -42,32 +40,6 @@ class Generator(Protocol):
     def generate(self) -> Callable[..., Grid]:
         """`generate(prompts, seeds, *, progress, **settings)` draws every prompt with every seed."""
         ...
-
-
-def promptist_reward(
-    relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats, threshold: float = RELEVANT
-) -> Floats:
-    """Promptist's reward: aesthetic gain, less what relevance to the user's text falls short of .28.
-
-    r = mean_n [ (A_n - A0) + min(0, 20 (CLIP_n - .28)) ]
-
-    Args:
-        relevance: cosine of picture and the user's own text, negative values cut to 0: [rewrites, pictures].
-        aesthetic: of the rewrite's pictures: [rewrites, pictures].
-        plain_aesthetic: mean over the pictures of the user's own text: [rewrites].
-        threshold: .28 belongs to CLIP ViT-L/14; another CLIP has other cosines.
-
-    >>> promptist_reward(np.array([[0.30, 0.18]]), np.array([[6.0, 6.0]]), np.array([5.0])).round(6) + 0.0
-    array([0.])
-    """
-    return picture_rewards(relevance, aesthetic, plain_aesthetic, threshold).mean(1)
-
-
-def picture_rewards(
-    relevance: Floats, aesthetic: Floats, plain_aesthetic: Floats, threshold: float = RELEVANT
-) -> Floats:
-    """The share of every picture in Promptist's reward: [rewrites, pictures]; its mean over pictures is the reward."""
-    return np.asarray(aesthetic - plain_aesthetic[:, None] + relevance_term(relevance, threshold))
 
 
 def score_rewrites(reward: PromptReward, users: Sequence[str], rewrites: Sequence[str]) -> Floats:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lmops_lab.rewriting.reward import GuardedReward, PictureReward, promptist_reward, score_rewrites
+from lmops_lab.rewards.promptist import promptist_reward
+from lmops_lab.rewriting.reward import GuardedReward, PictureReward, score_rewrites
 from tests.rewriting.pictures import PaintGenerator, rabbit_relevance, red
 
 
