@@ -20,7 +20,9 @@ def test_the_formula(rewritten, plain):
     for cosine, rating in rewritten:
         total += (rating - sum(plain) / len(plain)) + min(0.0, 20 * (max(0.0, cosine) - 0.28))
     cosines, ratings = np.array(rewritten).T
-    assert float(promptist_reward(cosines, ratings, np.mean(plain))) == pytest.approx(total / len(rewritten), abs=1e-9)
+    assert float(promptist_reward(cosines, ratings, np.array(np.mean(plain)))) == pytest.approx(
+        total / len(rewritten), abs=1e-9
+    )
 
 
 def test_relevant_pictures_cost_nothing_and_irrelevant_ones_at_most_5_6():
