@@ -115,12 +115,12 @@ def test_python_blocks_run(text, embedded, write_jsonl, tmp_path, monkeypatch):
 def test_the_grid_of_the_recipe_is_one(tmp_path):
     text = (ROOT / "docs" / "recipes" / "cluster.md").read_text()
     (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    (tmp_path / "grid.yaml").write_text(block)
-    assert len(read_grid(tmp_path / "grid.yaml", ROOT / "notebooks")) == 3 * 3 + 1
+    (tmp_path / "runs.yaml").write_text(block)
+    assert len(read_grid(tmp_path / "runs.yaml", ROOT / "notebooks")) == 3 * 3 + 1
 
 
 def test_commands_name_real_notebooks_and_parameters():
-    lines = [line for path in RECIPES for line in re.findall(r"^ *lmops-lab run .*$", path.read_text(), re.MULTILINE)]
+    lines = [line for path in RECIPES for line in re.findall(r"^ *(?:srun )?(lmops-lab run .*)$", path.read_text(), re.MULTILINE)]
     assert lines
     for line in lines:
         words = shlex.split(line.partition(" #")[0])
