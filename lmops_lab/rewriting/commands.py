@@ -1,13 +1,12 @@
 """`lmops-lab train-rewriter`: corpus, supervised training, reinforcement; the same command goes on where it stopped."""
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lmops_lab.digests import read_record, write_record
 from lmops_lab.origins import EMBEDDED
 from lmops_lab.rewards.embedded import EMBEDDED as PICTURES
+from lmops_lab.rewriting.run_record import begin_run, check_run
 
 if TYPE_CHECKING:
     from lmops_lab.rewriting.corpus import Corpus
@@ -16,6 +15,8 @@ _FOLDER = Path("runs/rewriter")
 _SETTINGS = "settings.json"
 # Settings that may differ between two calls on one folder: they make a training longer, not another one.
 _LENGTHS = ("supervised_steps", "steps", "folder", "status")
+# Weight of the KL penalty by mode, where none is given; Promptist's adaptive controller starts at PPO's.
+_KL = {"rloo": 0.05, "grpo": 0.05, "ppo": 0.2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,12 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=12_000, help="engineered prompts of the emoji world's corpus")
     parser.add_argument("--supervised-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=200, help="of reinforcement")
-    parser.add_argument("--mode", default="rloo", help="rloo, grpo or ppo")
-    parser.add_argument("--kl", type=float, default=0.05, help="weight of the divergence from the supervised rewriter")
+    parser.add_argument("--mode", default="rloo", help="rloo, grpo or ppo (which trains the last blocks whole)")
+    parser.add_argument(
+        "--kl", type=float, help="weight of the divergence from the supervised rewriter; default by mode"
+    )
     parser.add_argument("--ranks", type=int, nargs=2, default=(6, 4), metavar=("SUPERVISED", "REINFORCED"))
-    parser.add_argument("--seeds", type=int, default=2, help="pictures a prompt in the reward")
+    parser.add_argument("--rephrase", action="store_true", help="pairs in other words, too, by the base model (slow)")
+    parser.add_argument("--seeds", type=int, default=2, help="pictures per prompt in the reward")
     parser.add_argument("--picture-steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=4.0, help="Promptist used 7.5 with Stable Diffusion")
+    parser.add_argument("--scheduler", help="of the pictures, such as dpm++; default the pipeline's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--status", action="store_true", help="say how far the training has come; train nothing")
     parser.set_defaults(answer=train_rewriter)
@@ -56,23 +61,28 @@ def train_rewriter(options: argparse.Namespace) -> str:
     folder: Path = options.folder
     if options.status:
         return _status(folder)
-    _same_settings(options)
+    settings_file, asked = folder / _SETTINGS, _settings(options)
+    check_run(settings_file, asked)
     # After the checks: torch and trl take seconds to load.
     from lmops_lab.generation.images import ImageGenerator
     from lmops_lab.rewards.aesthetic import Aesthetic
     from lmops_lab.rewards.relevance import Relevance
+    from lmops_lab.rewriting.ppo import PPOSettings
     from lmops_lab.rewriting.reinforcement import train_reinforced
     from lmops_lab.rewriting.reward import PictureReward
     from lmops_lab.rewriting.supervised import train_supervised
     from lmops_lab.rewriting.training import Lora
 
-    settings = {"steps": options.picture_steps, "guidance": options.guidance}
+    settings: dict[str, Any] = {"steps": options.picture_steps, "guidance": options.guidance}
+    if options.scheduler:
+        settings["scheduler"] = options.scheduler
     relevance = Relevance.load(options.clip)
     aesthetic = Aesthetic.load(relevance.encoder, options.head)
     generator = ImageGenerator.load(options.pictures)
     seeds = tuple(range(options.seeds))
     reward = PictureReward(generator, relevance, aesthetic, seeds, settings, threshold=options.threshold)
     corpus = _corpus(options)
+    begin_run(settings_file, asked)  # now that everything it names was found
     training, held_out = corpus.split(seed=options.seed)
     sizes = [Lora(rank=rank, alpha=2 * rank) for rank in options.ranks]
     supervised = train_supervised(
@@ -92,7 +102,8 @@ def train_rewriter(options: argparse.Namespace) -> str:
         folder / "reinforced",
         mode=options.mode,
         steps=options.steps,
-        kl=options.kl,
+        kl=_kl(options),
+        ppo=PPOSettings(kl=_kl(options), seed=options.seed),
         lora=sizes[1],
         half=True,
         seed=options.seed,
@@ -111,25 +122,18 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--mode is {options.mode!r}; choose {', '.join(modes)}")
     if options.threshold is not None and not -1 <= options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; cosines lie between -1 and 1")
-    if options.kl <= 0:
+    if _kl(options) <= 0:
         raise ValueError(f"--kl is {options.kl}; without a penalty the rewriter drifts from language: more than 0")
 
 
-def _same_settings(options: argparse.Namespace) -> None:
-    """Refuse to go on in a folder that was begun otherwise: its checkpoints are of another training."""
-    asked = {name: value for name, value in vars(options).items() if name not in (*_LENGTHS, "answer", "command")}
-    asked = json.loads(json.dumps(asked, default=str))
-    path = options.folder / _SETTINGS
-    if not path.is_file():
-        write_record(path, asked)
-        return
-    begun = read_record(path)
-    other = {name: (begun.get(name), value) for name, value in asked.items() if begun.get(name) != value}
-    if other:
-        words = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in other.items())
-        raise ValueError(
-            f"{str(options.folder)!r} holds a training with other settings ({words}); use another --folder"
-        )
+def _kl(options: argparse.Namespace) -> float:
+    return float(_KL[options.mode] if options.kl is None else options.kl)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What makes a training another one; two calls on one folder must agree in it."""
+    known = {name: value for name, value in vars(options).items() if name not in (*_LENGTHS, "answer", "command")}
+    return {**known, "kl": _kl(options)}
 
 
 def _corpus(options: argparse.Namespace) -> "Corpus":
@@ -137,10 +141,15 @@ def _corpus(options: argparse.Namespace) -> "Corpus":
 
     path = options.folder / "corpus.jsonl"
     if not path.is_file():
+        rephrase = None
+        if options.rephrase:
+            from lmops_lab.rewriting.rephrase import Rephraser
+
+            rephrase = Rephraser.load(options.base, seed=options.seed)
         if options.prompts:
-            corpus = build_corpus(read_prompts(options.prompts), kinds=("content", "shuffled"), seed=options.seed)
+            corpus = build_corpus(read_prompts(options.prompts), rephrase=rephrase, seed=options.seed)
         else:
-            corpus, _ = emoji_corpus(options.pairs, seed=options.seed)
+            corpus, _ = emoji_corpus(options.pairs, rephrase=rephrase, seed=options.seed)
         corpus.save(path)
     return Corpus.load(path)
 
@@ -153,7 +162,7 @@ def _status(folder: Path) -> str:
     for name, column in (("supervised", "loss"), ("reinforced", "reward")):
         path = folder / name / "curve.csv"
         if not path.is_file():
-            steps = sorted(folder.glob(f"{name}/checkpoints/checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+            steps = sorted(folder.glob(f"{name}/checkpoints/*-*[0-9]"), key=lambda p: int(p.name.split("-")[1]))
             lines.append(f"{name:11} {'not begun' if not steps else f'at {steps[-1].name}'}")
             continue
         curve = pd.read_csv(path)

@@ -101,7 +101,8 @@ class Parts:
 
     def joined(self, modifiers: tuple[str, ...] | None = None) -> str:
         """Content and modifiers (or others) as one prompt."""
-        return ", ".join([self.content, *(self.modifiers if modifiers is None else modifiers)])
+        parts = [self.content, *(self.modifiers if modifiers is None else modifiers)]
+        return ", ".join(part for part in parts if part)
 
 
 @functools.lru_cache(maxsize=2**16)
@@ -157,6 +158,18 @@ def split_prompt(prompt: str) -> Parts:
     if not content:
         raise ValueError(f"the prompt {prompt[:60]!r} names nothing to show: it is empty or has modifiers only")
     return Parts(", ".join(content), tuple(modifiers))
+
+
+def split_or_tags(prompt: str) -> Parts:
+    """Like `split_prompt`, for texts that a model wrote: one that names nothing to show has an empty content.
+
+    >>> split_or_tags("masterpiece, 8k")
+    Parts(content='', modifiers=('masterpiece', '8k'))
+    """
+    try:
+        return split_prompt(prompt)
+    except ValueError:
+        return Parts("", tuple(phrases(prompt)))
 
 
 def subject_of(content: str) -> str:

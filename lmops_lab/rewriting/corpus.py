@@ -17,7 +17,7 @@ import pandas as pd
 
 from lmops_lab.files import write_text
 from lmops_lab.outside import parse_json, read_text
-from lmops_lab.rewriting.content import Parts, split_prompt, subject_of
+from lmops_lab.rewriting.content import Parts, split_or_tags, split_prompt, subject_of
 from lmops_lab.rewriting.loading import MARKER
 from lmops_lab.rewriting.rewriter import repeats_marker
 
@@ -68,7 +68,7 @@ class Corpus:
                     "subjects": len({pair.subject for pair in chosen}),
                     "source words": sum(len(pair.source.split()) for pair in chosen) / len(chosen),
                     "target words": sum(len(pair.target.split()) for pair in chosen) / len(chosen),
-                    "modifiers": sum(len(split_prompt(target).modifiers) for target in targets) / len(targets),
+                    "modifiers": sum(len(split_or_tags(target).modifiers) for target in targets) / len(targets),
                 }
             )
         return pd.DataFrame(rows).set_index("kind")
@@ -77,7 +77,7 @@ class Corpus:
         """How many targets use each modifier, most frequent first."""
         counts: Counter[str] = Counter()
         for target in {pair.target for pair in self.pairs}:
-            counts.update({modifier.lower() for modifier in split_prompt(target).modifiers})
+            counts.update({modifier.lower() for modifier in split_or_tags(target).modifiers})
         return Counter(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
 
     def split(self, held_out: float = 0.1, seed: int = 0) -> tuple["Corpus", "Corpus"]:
@@ -303,10 +303,13 @@ def engineered_prompts(
     )
 
 
-def emoji_corpus(count: int = 12_000, *, held_out: float = 0.15, seed: int = 0) -> tuple[Corpus, list[str]]:
-    """The emoji world's corpus (up to two pairs a prompt), and contents whose subject or setting is in no pair.
+def emoji_corpus(
+    count: int = 12_000, *, held_out: float = 0.15, rephrase: Rephrase | None = None, seed: int = 0
+) -> tuple[Corpus, list[str]]:
+    """The emoji world's corpus, and contents whose subject or setting is in no pair.
 
-    A share `held_out` of the subjects and two of the settings never occur in the corpus: they are out of its domain.
+    A prompt gives up to two pairs, with `rephrase` up to four (see `build_corpus`). A share `held_out` of the subjects
+    and two of the settings never occur in the corpus: they are out of its domain.
     """
     from lmops_lab.emojiworld.captions import DAMNATION, DRAGGING, PRAISE, USELESS
     from lmops_lab.emojiworld.settings import SETTINGS
@@ -327,4 +330,4 @@ def emoji_corpus(count: int = 12_000, *, held_out: float = 0.15, seed: int = 0) 
     prompts = engineered_prompts(
         known, count, good=list(PRAISE), useless=USELESS, harmful=[*DAMNATION, *DRAGGING], seed=seed
     )
-    return build_corpus(prompts, kinds=("content", "shuffled"), seed=seed), unknown
+    return build_corpus(prompts, rephrase=rephrase, seed=seed), unknown

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from lmops_lab.icl.statistics import Interval
-from lmops_lab.rewriting.content import phrases, split_prompt
+from lmops_lab.rewriting.content import phrases, split_or_tags
 from lmops_lab.rewriting.evaluation import USER, Evaluation, paired_bootstrap
 from lmops_lab.rewriting.reward import PromptReward, score_rewrites
 from lmops_lab.rewriting.rewriter import clean_text, repeats_marker
@@ -79,10 +79,7 @@ def salad(prompt: str) -> Salad:
     >>> salad("a cat, 8k, 8k, by Greg Rutkowski").repeated
     ('8k',)
     """
-    try:
-        modifiers = split_prompt(prompt).modifiers
-    except ValueError:  # tags only
-        modifiers = tuple(phrases(prompt))
+    modifiers = split_or_tags(prompt).modifiers
     lower = [modifier.lower() for modifier in modifiers]
     words = sum(len(phrase.split()) for phrase in phrases(prompt))
     return Salad(
@@ -121,10 +118,11 @@ def ablate(users: Sequence[str], rewrites: Sequence[str], reward: PromptReward, 
     """
     kept: list[tuple[str, str, str, str]] = []
     for user, rewrite in zip(map(clean_text, users), rewrites, strict=True):
-        parts = split_prompt(rewrite)
+        parts = split_or_tags(rewrite)
         for at, modifier in enumerate(parts.modifiers):
-            rest = parts.modifiers[:at] + parts.modifiers[at + 1 :]
-            kept.append((modifier.lower(), user, parts.joined(), parts.joined(rest)))
+            rest = parts.joined(parts.modifiers[:at] + parts.modifiers[at + 1 :])
+            if rest:  # a prompt of one tag alone has nothing left to draw
+                kept.append((modifier.lower(), user, parts.joined(), rest))
     if not kept:
         raise ValueError(f"none of the {len(rewrites)} rewrites has a modifier, so there is nothing to take away")
     texts = [user for _, user, _, _ in kept]

@@ -14,6 +14,7 @@ GPT-2 shares with its output, stay as they are), so nothing that the reference u
 import copy
 import json
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,10 +30,12 @@ from tqdm.auto import tqdm
 from lmops_lab.digests import check_files, file_digests, read_record, write_record
 from lmops_lab.files import atomic_folder
 from lmops_lab.rewriting.decoding import Decoding, Hypothesis, decode
-from lmops_lab.rewriting.loading import MARKER, Loaded
+from lmops_lab.rewriting.loading import Loaded
 from lmops_lab.rewriting.reward import PromptReward, score_rewrites
-from lmops_lab.rewriting.rewriter import clean_text, completion_text
+from lmops_lab.rewriting.rewriter import clean_text, completion_text, prompt_tokens
+from lmops_lab.rewriting.training import explained
 
+FACTS = "facts.json"
 ROLLOUTS = Decoding("diverse", beams=16, groups=16, diversity_penalty=1.0, min_new_tokens=5, length_penalty=1.0)
 
 
@@ -105,10 +108,10 @@ def advantages(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam:
     A_t = sum_l (gamma lam)^l (r_{t+l} + gamma V_{t+l+1} - V_{t+l}), nothing beyond the last action; R_t = A_t + V_t.
     """
     values, rewards = values * mask, rewards * mask
-    running = torch.zeros(len(values))
+    running = torch.zeros_like(values[:, 0])
     out = torch.zeros_like(values)
     for t in reversed(range(values.shape[1])):
-        after = values[:, t + 1] if t + 1 < values.shape[1] else torch.zeros(len(values))
+        after = values[:, t + 1] if t + 1 < values.shape[1] else torch.zeros_like(running)
         running = (rewards[:, t] + gamma * after - values[:, t] + gamma * lam * running) * mask[:, t]
         out[:, t] = running
     return out, (out + values) * mask
@@ -142,6 +145,12 @@ class Batch:
     mask: Tensor
     users: list[str]
     rewrites: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same rollouts where the models are."""
+        return replace(
+            self, tokens=self.tokens.to(device), attention=self.attention.to(device), mask=self.mask.to(device)
+        )
 
     def rows(self, chosen: Tensor) -> "Batch":
         """Some of the rows."""
@@ -229,7 +238,7 @@ class PPO:
         self.reference = copy.deepcopy(self.start.model).eval().requires_grad_(False)
         self.policy = copy.deepcopy(self.start.model).eval()  # no dropout: ratios compare like with like
         freeze_below(self.policy, self.settings.blocks)
-        self.value = ValueModel(self.start.model).eval()
+        self.value = ValueModel(self.start.model).eval().to(self.start.model.device)
         self.controller = AdaptiveKL(self.settings.kl, self.settings.kl_target, self.settings.kl_horizon)
         self.optimizer = torch.optim.AdamW(self._trained(), lr=self.settings.learning_rate, weight_decay=0.0)
 
@@ -252,7 +261,7 @@ class PPO:
         counts = Counter(users)
         each = max(counts.values()) if search.method == "sampling" else search.beams
         texts = list(counts)
-        prompts = {text: list(tokenizer(text + MARKER, add_special_tokens=False).input_ids) for text in texts}
+        prompts = {text: prompt_tokens(tokenizer, text) for text in texts}
         found: dict[str, list[Hypothesis]] = {}
         step, seed = max(1, 256 // each), int(rng.integers(2**31))
         for start in range(0, len(texts), step):
@@ -268,14 +277,16 @@ class PPO:
             chosen = found[user][at]
             completions.append([*chosen.tokens, end] if chosen.finished else list(chosen.tokens))
         rows = [prompts[user] for user in users]
-        return _padded(rows, completions, users, pad, lambda tokens: completion_text(tokenizer, tokens), end)
+        batch = _padded(rows, completions, users, pad, lambda tokens: completion_text(tokenizer, tokens), end)
+        return batch.to(self.start.model.device)
 
     def iterate(self) -> dict[str, float]:
         """One iteration; returns its numbers. What is drawn depends on the seed and the iteration alone."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.step])
         batch = self.rollouts(rng)
-        reward = torch.tensor(score_rewrites(self.reward, batch.users, batch.rewrites), dtype=torch.float32)
+        scores = score_rewrites(self.reward, batch.users, batch.rewrites)
+        reward = torch.tensor(scores, dtype=torch.float32, device=batch.mask.device)
         with torch.no_grad():
             old = action_log_probabilities(self.policy, batch)
             reference = action_log_probabilities(self.reference, batch)
@@ -286,7 +297,7 @@ class PPO:
             gains = whitened(gains, batch.mask)
         losses = []
         for _ in range(settings.passes):
-            order = torch.from_numpy(rng.permutation(len(reward)))
+            order = torch.from_numpy(rng.permutation(len(reward))).to(reward.device)
             for rows in order.split(settings.minibatch):
                 loss = self._loss(batch.rows(rows), old[rows], gains[rows], old_values[rows], returns[rows])
                 self.optimizer.zero_grad()
@@ -314,7 +325,7 @@ class PPO:
 
     def save(self, folder: Path, curve: list[dict[str, float]]) -> None:
         """Write everything that training needs to go on, as a folder that appears whole or not at all."""
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, replace=True) as temporary:  # of a damaged one that was passed over
             state = {
                 "policy": {n: w for n, w in self.policy.named_parameters() if w.requires_grad},
                 "value": self.value.state_dict(),
@@ -324,7 +335,7 @@ class PPO:
             facts = {"step": self.step, "coefficient": self.controller.coefficient, "curve": curve}
             facts["settings"] = asdict(self.settings)
             facts["files"] = file_digests({"state.pt": temporary / "state.pt"})
-            write_record(temporary / "facts.json", facts)
+            write_record(temporary / FACTS, facts)
 
     def restore(self, folder: Path) -> list[dict[str, float]]:
         """Go on from a folder that `save` wrote; returns the curve so far.
@@ -332,7 +343,7 @@ class PPO:
         Raises:
             ValueError: the run there had other settings, or what it left is damaged.
         """
-        facts = read_record(folder / "facts.json")
+        facts = read_record(folder / FACTS)
         check_files(folder, facts["files"])
         now = json.loads(json.dumps(asdict(self.settings)))
         if facts["settings"] != now:
@@ -340,7 +351,7 @@ class PPO:
             raise ValueError(
                 f"the run in {str(folder)!r} had other settings ({', '.join(changed)}); use them, or another folder"
             )
-        state = torch.load(folder / "state.pt", weights_only=True)
+        state = torch.load(folder / "state.pt", weights_only=True, map_location=self.start.model.device)
         self.policy.load_state_dict(state["policy"], strict=False)
         self.value.load_state_dict(state["value"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -359,15 +370,28 @@ def train(run: PPO, steps: int, folder: Path, *, save_every: int = 10, progress:
         The learning curve, one row an iteration.
     """
     checkpoints = folder / "checkpoints"
-    last = max(checkpoints.glob("step-*"), default=None)
+    last = last_whole(checkpoints)
     curve = run.restore(last) if last else []
     for _ in tqdm(range(run.step, steps), desc="PPO", initial=run.step, total=steps, disable=not progress):
         curve.append(run.iterate())
         if run.step % save_every == 0 or run.step == steps:
-            run.save(checkpoints / f"step-{run.step:06d}", curve)
+            with explained(folder, lambda: last_whole(checkpoints)):
+                run.save(checkpoints / f"step-{run.step:06d}", curve)
             for old in sorted(checkpoints.glob("step-*"))[:-2]:
                 shutil.rmtree(old)
     return pd.DataFrame(curve)
+
+
+def last_whole(checkpoints: Path) -> Path | None:
+    """The latest checkpoint that is undamaged; damaged ones are passed over with a warning."""
+    for folder in sorted(checkpoints.glob("step-*"), reverse=True):
+        try:
+            check_files(folder, read_record(folder / FACTS)["files"])
+        except (OSError, ValueError, KeyError) as error:
+            warnings.warn(f"checkpoint {folder.name} is passed over: {error}", stacklevel=3)
+        else:
+            return folder
+    return None
 
 
 def _padded(

@@ -7,21 +7,32 @@ GRPO's own default is no KL at all.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lmops_lab.digests import digest_of
 from lmops_lab.files import atomic_folder
 from lmops_lab.rewriting.decoding import Decoding
-from lmops_lab.rewriting.loading import MARKER, Card, is_adapter, join_adapters, load_causal
+from lmops_lab.rewriting.loading import MARKER, Card, Loaded, is_adapter, join_adapters, load_causal
 from lmops_lab.rewriting.ppo import PPO, PPOSettings, train
 from lmops_lab.rewriting.reward import GuardedReward, PromptReward, score_rewrites
-from lmops_lab.rewriting.rewriter import clean_text
+from lmops_lab.rewriting.rewriter import clean_text, located
+from lmops_lab.rewriting.run_record import RUN, begin_run
 from lmops_lab.rewriting.supervised import DEFAULT_LORA
-from lmops_lab.rewriting.training import Lora, SeedEveryStep, Trained, train_on, trainer_settings, write_curve
+from lmops_lab.rewriting.training import (
+    Lora,
+    SeedEveryStep,
+    Trained,
+    libraries,
+    train_on,
+    trainer_settings,
+    write_curve,
+)
 
 MODES = ("rloo", "grpo", "ppo")
 
@@ -55,14 +66,15 @@ def train_reinforced(
         folder: of the run: checkpoints, `curve.csv`, and `rewriter` for `Rewriter.load`.
         mode: "rloo", "grpo" or "ppo" (settings in `ppo`; the others are not used by it).
         samples: rewrites of a prompt that are compared with each other.
-        kl: weight of the KL divergence from the supervised model (nats a rewrite in RLOO, a token in GRPO).
+        kl: weight of the KL divergence from the supervised model (nats per rewrite in RLOO, per token in GRPO).
         lora: size of the adapter; None trains all weights. A LoRA-trained `start` and this adapter are joined, so the
             result is one adapter for the same base.
         half: keep the joined adapter in float16.
 
     Raises:
         ValueError: an unknown mode, no prompts, an empty prompt or one with the marker, a KL weight of 0, or a reward
-            that returns something else than one finite number a rewrite.
+            that returns something else than one finite number per rewrite, or a folder with another training (another
+            start, other texts or settings; more or fewer steps are the same training).
         OSError: the disk is full; the last whole checkpoint stays.
     """
     if mode not in MODES:
@@ -76,9 +88,24 @@ def train_reinforced(
     users = list(dict.fromkeys(clean_text(prompt) for prompt in prompts))
     guarded = reward if isinstance(reward, GuardedReward) else GuardedReward(reward)
     folder = Path(folder)
+    place, tokenizer = located(start)
+    facts: dict[str, Any] = {"kind": mode, "texts": digest_of(users), "seed": seed}
     if mode == "ppo":
-        return _with_ppo(start, users, guarded, folder, steps, save_every, ppo or PPOSettings(seed=seed))
-    merged, card = merged_start(start, folder)
+        settings = ppo or PPOSettings(seed=seed)
+        return _with_ppo(
+            load_causal(place, tokenizer=tokenizer, dtype="float32"),
+            users,
+            guarded,
+            folder,
+            steps,
+            save_every,
+            settings,
+            facts,
+        )
+    facts |= {"prompts_a_step": prompts_a_step, "samples": samples, "kl": kl, "learning_rate": learning_rate}
+    facts |= {"lora": asdict(lora) if lora else None, "max_new_tokens": max_new_tokens, "temperature": temperature}
+    merged, started = merged_start(place, folder, tokenizer=tokenizer, facts=facts)
+    card = started.card
     trainer = make_trainer(
         mode,
         merged,
@@ -106,26 +133,37 @@ def train_reinforced(
         adapter = folder / "adapter"
         with atomic_folder(adapter, replace=True) as temporary:
             trainer.model.save_pretrained(str(temporary))
-        if is_adapter(start):
+        if is_adapter(place):
             joined = Card(card.base, card.base_revision, card.marker, decoding, mode)
             shutil.rmtree(out, ignore_errors=True)  # of an earlier, shorter run
-            join_adapters(Path(start), adapter, out, card=joined, half=half)
+            join_adapters(Path(place).expanduser(), adapter, out, card=joined, half=half)
         else:
             with atomic_folder(out, replace=True) as temporary:
                 trainer.model.save_pretrained(str(temporary))
-                Card(start, load_causal(start).revision, MARKER, decoding, mode).write(temporary)
+                Card(place, started.revision, MARKER, decoding, mode).write(temporary)
     return Trained(folder, out, curve, int(trainer.state.global_step))
 
 
-def merged_start(start: str, folder: Path) -> tuple[Path, Card]:
-    """The supervised model with its adapter merged, saved once as `folder/start`, and its card."""
-    loaded = load_causal(start, dtype="float32")
+def merged_start(
+    place: str, folder: Path, *, tokenizer: str | None = None, facts: Mapping[str, Any] | None = None
+) -> tuple[Path, Loaded]:
+    """The supervised model with its adapter merged, saved once as `folder/start`, and what was loaded.
+
+    Args:
+        place: a folder or name for `load_causal`.
+        facts: settings of the run; with the start's revision they are what its folder is of.
+
+    Raises:
+        ValueError: the folder's training began from another start, or has other settings.
+    """
+    loaded = load_causal(place, tokenizer=tokenizer, dtype="float32")
+    begin_run(folder / RUN, {**(facts or {}), "start": loaded.revision})
     path = folder / "start"
     if not path.is_dir():
         with atomic_folder(path) as temporary:
             loaded.model.save_pretrained(str(temporary))
             loaded.tokenizer.save_pretrained(str(temporary))
-    return path, loaded.card
+    return path, loaded
 
 
 def make_trainer(
@@ -148,8 +186,8 @@ def make_trainer(
 ) -> Any:
     """Trl's trainer, ready to train. The user's text travels as a column: nothing is split off a decoded string."""
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+    trl, _ = libraries()
     # One pass over a drawn schedule instead of epochs: whoever resumes skips to the very rows that come next.
     random = np.random.default_rng(seed)
     schedule: list[str] = []
@@ -159,9 +197,8 @@ def make_trainer(
     loaded = load_causal(str(merged), dtype="float32")
     model: Any = loaded.model.requires_grad_(lora is None)
     assert model.config._name_or_path == str(merged), "the KL reference would be another model"
-    config_class: Any
-    trainer_class: Any
-    config_class, trainer_class = (RLOOConfig, RLOOTrainer) if mode == "rloo" else (GRPOConfig, GRPOTrainer)
+    config_class = trl.RLOOConfig if mode == "rloo" else trl.GRPOConfig
+    trainer_class = trl.RLOOTrainer if mode == "rloo" else trl.GRPOTrainer
     config = config_class(
         **trainer_settings(folder / "checkpoints", steps, save_every, seed),
         per_device_train_batch_size=prompts_a_step * samples,
@@ -197,9 +234,16 @@ def _save_whole(model: Any, tokenizer: Any, out: Path, mode: str, decoding: Deco
 
 
 def _with_ppo(
-    start: str, users: list[str], reward: PromptReward, folder: Path, steps: int, save_every: int, settings: PPOSettings
+    loaded: Loaded,
+    users: list[str],
+    reward: PromptReward,
+    folder: Path,
+    steps: int,
+    save_every: int,
+    settings: PPOSettings,
+    facts: Mapping[str, Any],
 ) -> Trained:
-    loaded = load_causal(start, dtype="float32")
+    begin_run(folder / RUN, {**facts, "start": loaded.revision})
     run = PPO(loaded, users, reward, settings)
     curve: pd.DataFrame = train(run, steps, folder, save_every=save_every)
     write_curve(curve, folder / "curve.csv")

@@ -63,12 +63,13 @@ def score_rewrites(reward: PromptReward, users: Sequence[str], rewrites: Sequenc
 class GuardedReward:
     """A reward that no formatting trick can win, and that scores an equal pair once.
 
-    A rewrite that is empty or repeats the marker gets `floor` and is never drawn. Everything else is scored whole: the
-    text that is scored is the text that a user would get.
+    A rewrite that is empty or repeats the marker is never drawn, and gets `floor`, or one less than the worst honest
+    rewrite of the same call where that is lower: honest failure must not be worse than the trick. Everything else is
+    scored whole: the text that is scored is the text that a user would get.
 
     Attributes:
         reward: the reward proper.
-        floor: score of rewrites that no picture can be drawn of or that hold the marker.
+        floor: the most that a rewrite gets of which no picture can be drawn, or which holds the marker.
         known: scores by (user text, rewrite).
     """
 
@@ -80,14 +81,16 @@ class GuardedReward:
     def __call__(self, users: Sequence[str], rewrites: Sequence[str]) -> list[float]:
         """One score a rewrite."""
         pairs = list(zip(users, rewrites, strict=True))
-        for user, rewrite in pairs:
-            if not rewrite.strip() or repeats_marker(rewrite, self.marker):
-                self.known[user, rewrite] = self.floor
-        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self.known]
+        honest = [pair for pair in dict.fromkeys(pairs) if not self._tricks(pair[1])]
+        missing = [pair for pair in honest if pair not in self.known]
         if missing:
             scores = score_rewrites(self.reward, [user for user, _ in missing], [text for _, text in missing])
             self.known.update(zip(missing, scores.tolist(), strict=True))
-        return [self.known[pair] for pair in pairs]
+        lowest = min([self.floor, *(self.known[pair] - 1 for pair in honest)])
+        return [lowest if self._tricks(pair[1]) else self.known[pair] for pair in pairs]
+
+    def _tricks(self, rewrite: str) -> bool:
+        return not rewrite.strip() or repeats_marker(rewrite, self.marker)
 
 
 class PictureScores(NamedTuple):

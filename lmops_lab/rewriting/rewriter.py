@@ -14,6 +14,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from lmops_lab.attention.forward import position_limit
+from lmops_lab.rewards.embedded import PIPELINE
 from lmops_lab.rewriting.budget import CLIP_TOKENS, ClipBudget
 from lmops_lab.rewriting.decoding import Decoding, Hypothesis, beam_score, decode, legacy_beam_score
 from lmops_lab.rewriting.loading import (
@@ -144,18 +146,12 @@ class Rewriter:
             FileNotFoundError: no such model; the message says how to get it.
             ValueError: an adapter for another base model.
         """
-        place = name
+        place, own_tokenizer = located(name)
+        tokenizer = tokenizer or own_tokenizer
         if name == "promptist":
-            place, tokenizer = PROMPTIST_MODEL, tokenizer or PROMPTIST_TOKENIZER
             decoding = decoding or PROMPTIST_DECODING
-        elif name in EMBEDDED:
-            folder = EMBEDDED_FOLDER / EMBEDDED[name]
-            if not folder.is_dir():
-                raise FileNotFoundError(
-                    f"the embedded rewriter {name!r} is not in {str(folder)!r}; train one "
-                    "(lmops_lab.rewriting.supervised, .reinforcement), or load 'promptist' where there is a network"
-                )
-            place = str(folder)
+        elif name in EMBEDDED and clip is None and (PIPELINE / "tokenizer").is_dir():
+            clip = str(PIPELINE / "tokenizer")  # of the pictures that it was trained for
         loaded = load_causal(place, tokenizer=tokenizer, dtype=dtype, device=device)
         if name == "promptist" and loaded.tokenizer.eos_token_id != PROMPTIST_END:
             raise ValueError(
@@ -243,10 +239,11 @@ class Rewriter:
         return [rewrite.best or rewrite.user for rewrite in self.rewrite_many(texts, 1)]
 
     def _prompt_tokens(self, text: str) -> list[int]:
-        return list(self.loaded.tokenizer(text + self.marker, add_special_tokens=False).input_ids)
+        return prompt_tokens(self.loaded.tokenizer, text, self.marker)
 
     def _fit(self, text: str, new_tokens: int, on_long: str) -> tuple[str, bool]:
-        room = int(self.loaded.model.config.max_position_embeddings) - new_tokens
+        limit = position_limit(self.loaded.model)
+        room = limit - new_tokens
         length = len(self._prompt_tokens(text))
         if length <= room:
             return text, False
@@ -254,6 +251,12 @@ class Rewriter:
             raise ValueError(
                 f"the text has {len(text)} characters, with the marker {length} tokens; {self.name!r} reads {room} and "
                 "writes the rest. Shorten it, or pass on_long='truncate'"
+            )
+        least = len(self._prompt_tokens(text[:1]))
+        if least > room:
+            raise ValueError(
+                f"{self.name!r} has {limit} positions and is to write {new_tokens} new tokens (max_new_tokens), which "
+                f"leaves {room} for the text; the marker and one character take {least}. Lower max_new_tokens"
             )
         shorter = text
         while length > room:
@@ -284,13 +287,39 @@ class Rewriter:
                 )
             )
         over = [candidate for candidate in made if candidate.cut]
-        if over and not self.budget.estimated:
+        if over:
+            how = "by another tokenizer's count, about " if self.budget.estimated else ""
             warnings.warn(
-                f"{len(over)} of {len(made)} rewrites are longer than the {CLIP_TOKENS} tokens CLIP reads; "
+                f"{how}{len(over)} of {len(made)} rewrites are longer than the {CLIP_TOKENS} tokens CLIP reads; "
                 f"for example {over[0].cut!r} is cut",
                 stacklevel=4,
             )
         return tuple(sorted(made, key=lambda candidate: -candidate.score))
+
+
+def located(name: str) -> tuple[str, str | None]:
+    """Where the model or adapter of a rewriter's name is, and the tokenizer it needs if that is elsewhere.
+
+    Raises:
+        FileNotFoundError: an embedded rewriter that is not there.
+    """
+    if name in ("promptist", PROMPTIST_MODEL):
+        return PROMPTIST_MODEL, PROMPTIST_TOKENIZER
+    if name not in EMBEDDED:
+        return name, None
+    folder = EMBEDDED_FOLDER / EMBEDDED[name]
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the embedded rewriter {name!r} is not in {str(folder)!r}; train one "
+            "(lmops_lab.rewriting.supervised, .reinforcement), or load 'promptist' where there is a network"
+        )
+    return str(folder), None
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, marker: str = MARKER) -> list[int]:
+    """Tokens that a rewrite is written after: as in training, so with the start token of tokenizers that have one."""
+    tokens = list(tokenizer(text + marker).input_ids)
+    return tokens[:-1] if len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id else tokens
 
 
 def clean_text(text: str, marker: str = MARKER) -> str:

@@ -199,11 +199,11 @@ class InContext:
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """One rewrite a text."""
-        from lmops_lab.rewriting.content import split_prompt
+        from lmops_lab.rewriting.content import split_or_tags
 
         sets: dict[tuple[str, ...], int] = {}
         for _, rewrite in self.demonstrations:
-            words = split_prompt(rewrite).modifiers
+            words = split_or_tags(rewrite).modifiers
             sets[words] = sets.get(words, 0) + 1
         suffixes = [words for words in sorted(sets, key=lambda words: -sets[words]) if words][: self.options]
         if not suffixes:

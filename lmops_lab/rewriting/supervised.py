@@ -1,6 +1,7 @@
 """Supervised training of a rewriter: pairs "source Rephrase: target", loss on the target only (trl's SFTTrainer)."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from transformers import EarlyStoppingCallback
 
 from lmops_lab import origins
+from lmops_lab.digests import digest_of
 from lmops_lab.files import atomic_folder
 from lmops_lab.rewriting.corpus import Pair
 from lmops_lab.rewriting.decoding import Decoding
 from lmops_lab.rewriting.loading import MARKER, PROMPTIST_DECODING, Card, load_causal
 from lmops_lab.rewriting.rewriter import clean_text
-from lmops_lab.rewriting.training import Lora, Trained, train_on, trainer_settings, write_curve
+from lmops_lab.rewriting.run_record import RUN, begin_run
+from lmops_lab.rewriting.training import Lora, Trained, libraries, train_on, trainer_settings, write_curve
 
 DEFAULT_LORA = Lora()
 
@@ -47,17 +50,32 @@ def train_supervised(
         decoding: how the trained rewriter searches; kept in its card.
 
     Raises:
-        ValueError: no pairs, or a text that is empty or holds the marker.
+        ValueError: no pairs, a text that is empty or holds the marker, or a folder with the training of other pairs or
+            settings (more or fewer steps are the same training).
         OSError: the disk is full; see `train_on`.
     """
     if not pairs:
         raise ValueError("there are no pairs to train on; build_corpus makes some from engineered prompts")
     rows, held_rows = _rows(pairs), _rows(held_out)
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
 
+    trl, _ = libraries()
     folder = Path(folder)
     loaded = load_causal(base, dtype="float32")
+    facts = {
+        "kind": "supervised",
+        "base": loaded.revision,
+        "pairs": digest_of([list(row.values()) for row in rows]),
+        "held_out": digest_of([list(row.values()) for row in held_rows]),
+        "batch": [batch, accumulate],
+        "learning_rate": learning_rate,
+        "lora": asdict(lora) if lora else None,
+        "max_tokens": max_tokens,
+        "evaluate_every": evaluate_every,
+        "patience": patience,
+        "seed": seed,
+    }
+    begin_run(folder / RUN, facts)
     torch.manual_seed(seed)
     model: Any = loaded.model.requires_grad_(lora is None)
     if lora is None:
@@ -72,9 +90,9 @@ def train_supervised(
             "greater_is_better": False,
         }
     settings = trainer_settings(folder / "checkpoints", steps, evaluate_every, seed)
-    trainer: Any = SFTTrainer(
+    trainer: Any = trl.SFTTrainer(
         model=model,
-        args=SFTConfig(
+        args=trl.SFTConfig(
             **settings,
             **measured,
             per_device_train_batch_size=batch,

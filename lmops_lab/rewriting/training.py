@@ -2,7 +2,7 @@
 
 import errno
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from lmops_lab.digests import check_files, file_digests, read_record, write_record
@@ -18,6 +20,10 @@ from lmops_lab.files import atomic_file
 from lmops_lab.rewriting.rewriter import Rewriter
 
 COMPLETE = "complete"
+_ADAPTER, _WHOLE = "adapter_model.safetensors", "model.safetensors"
+# How the libraries that write checkpoints say that the disk took no more, each in its own words.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_WORDS = ("No space left", "File too large", "quota exceeded", "PytorchStreamWriter failed", "unexpected pos")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Lora:
 
     def config(self) -> Any:
         """As PEFT's configuration."""
-        from peft import LoraConfig
+        LoraConfig = libraries()[1].LoraConfig  # noqa: N806 - the library's own name
 
         modules = self.modules if isinstance(self.modules, str) else list(self.modules)
         return LoraConfig(
@@ -66,6 +72,20 @@ class Trained:
     def load(self) -> Rewriter:
         """The trained rewriter."""
         return Rewriter.load(str(self.rewriter))
+
+
+def libraries() -> tuple[Any, Any]:
+    """The modules trl and peft.
+
+    Raises:
+        ImportError: they are not installed.
+    """
+    try:
+        import peft
+        import trl
+    except ImportError as error:
+        raise ImportError("training a rewriter needs trl and peft: pip install 'lmops-lab[rl]'") from error
+    return trl, peft
 
 
 class MarkComplete(TrainerCallback):  # type: ignore[misc]
@@ -127,11 +147,15 @@ def trainer_settings(folder: Path, steps: int, save_every: int, seed: int) -> di
         "report_to": "none",
         "dataloader_pin_memory": False,
         "lr_scheduler_type": "constant",
+        # Without it, a run that goes on forgets how long it has not improved, and stops later than one in one piece.
+        "restore_callback_states_from_checkpoint": True,
     }
 
 
 def train_on(trainer: Any, folder: Path) -> pd.DataFrame:
     """Train, going on from the last whole checkpoint in `folder`; returns the logged rows.
+
+    A training that has come to its end is loaded, not trained: transformers would take one more step.
 
     Raises:
         OSError: the disk is full; the last whole checkpoint stays and the same call goes on from it.
@@ -141,9 +165,15 @@ def train_on(trainer: Any, folder: Path) -> pd.DataFrame:
     trainer.add_callback(Bar())
     trainer.add_callback(MarkComplete())
     last = last_checkpoint(folder)
-    with _explained(folder):
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return pd.DataFrame(trainer.state.log_history)
+    state = TrainerState.load_from_json(str(last / "trainer_state.json")) if last else None
+    if last and state and _ended(state, trainer.args.max_steps):
+        _load_weights(trainer.model, folder, state, last)
+        trainer.state = state
+    else:
+        with explained(folder, lambda: last_checkpoint(folder)):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+    rows = [row for row in trainer.state.log_history if "train_runtime" not in row]  # the last one sums a call up
+    return pd.DataFrame(rows)
 
 
 def write_curve(curve: pd.DataFrame, path: Path) -> None:
@@ -153,16 +183,41 @@ def write_curve(curve: pd.DataFrame, path: Path) -> None:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path, last: Callable[[], Path | None]) -> Iterator[None]:
+    """Say of a full disk that it is one, which checkpoint stays, and what to do.
+
+    Args:
+        last: the last whole checkpoint, asked for when the disk is full.
+    """
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # torch.save and safetensors wrap the system's error in their own.
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_WORDS)
         if not full:
             raise
-        last = last_checkpoint(folder)
-        where = f"the last whole checkpoint is {last.name!r}" if last else "no checkpoint was written yet"
+        kept = last()
+        where = f"the last whole checkpoint is {kept.name!r}" if kept else "no checkpoint was written yet"
         raise OSError(
             errno.ENOSPC, f"the disk is full; {where}. Make room and run the same call again: it goes on", str(folder)
         ) from error
+
+
+def _ended(state: TrainerState, steps: int) -> bool:
+    """Whether a training took all its steps, or has not improved for as long as it may."""
+    early = state.stateful_callbacks.get("EarlyStoppingCallback")
+    if isinstance(early, dict):
+        waited = early["attributes"]["early_stopping_patience_counter"]
+        if waited >= early["args"]["early_stopping_patience"]:
+            return True
+    return int(state.global_step) >= steps
+
+
+def _load_weights(model: Any, folder: Path, state: TrainerState, last: Path) -> None:
+    """The weights that the end of the training left: the best ones where it looked for them."""
+    best = folder / Path(state.best_model_checkpoint).name if state.best_model_checkpoint else last
+    if (best / _ADAPTER).is_file():
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_file(best / _ADAPTER))
+    else:  # weights that are tied to others are not stored
+        model.load_state_dict(load_file(best / _WHOLE), strict=False)

@@ -199,7 +199,8 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(loaded, monkeypatch):
 
     monkeypatch.setattr(images, "run_pipeline", tight)
     grid = loaded.generate(PROMPTS, seeds=3, steps=1, progress=False)
-    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1] or sizes[0] == 6
+    assert sizes[0] > 2  # as many as the memory that is free is thought to hold
+    assert sum(size for size in sizes if size <= 2) == 6
     assert len(grid.pictures) == 6
     assert max(sizes[-2:]) <= 2
 

@@ -57,7 +57,7 @@ def test_both_trainings_run_once_and_go_on(parts, tmp_path, capsys, monkeypatch)
     assert cli.main(["train-rewriter", "--folder", str(tmp_path), "--status"]) == 0
     assert "reinforced  finished, 2 steps" in capsys.readouterr().out
     assert train(parts, tmp_path, **{**short, "--kl": 0.1}) == 2
-    assert "(kl was 0.05 and is 0.1); use another --folder" in capsys.readouterr().err
+    assert "(kl was 0.05 and is 0.1); use another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,4 @@ def test_bad_settings_are_named_before_any_training(parts, tmp_path, capsys, opt
     assert train(parts, tmp_path, **{option: value}) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "supervised").exists()
+    assert not (tmp_path / "settings.json").exists()  # nothing was begun, so nothing binds the corrected command

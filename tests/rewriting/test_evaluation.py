@@ -40,6 +40,9 @@ def test_differences_are_paired_by_prompt_and_seed(evaluation):
     gain = evaluation.difference("suffix", "engineered")
     assert tuple(gain) == pytest.approx((2, 2, 2))  # what prompts differ by is gone
     assert evaluation.win_rate("engineered", "engineered").mean == 0.5
+    always = evaluation.win_rate("suffix", USER)
+    assert (always.mean, always.high) == (1, pytest.approx(1))
+    assert always.low == pytest.approx(5 / (5 + 1.959964**2))  # five of five say little
     with pytest.raises(ValueError, match="unknown method 'magic'"):
         evaluation.difference("magic", USER)
     with pytest.raises(ValueError, match="unknown metric 'beauty'"):
@@ -104,6 +107,9 @@ def test_ablation_by_hand():
     assert table.loc["8k"].tolist() == pytest.approx([3, 1, 1, 1])
     with pytest.raises(ValueError, match="nothing to take away"):
         ablate(["a cat"], ["a cat"], lambda *_: [0.0])
+    # Rewrites that show nothing are what one looks for: they are measured, not refused.
+    only_tags = ablate(users, ["8k, sharp focus", "8k, masterpiece", "hdr"], lambda _, texts: [1.0] * len(texts))
+    assert only_tags.loc["8k", "uses"] == 2
 
 
 def test_the_report_warns_when_aesthetics_rise_and_relevance_falls(evaluation):

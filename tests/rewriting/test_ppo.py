@@ -231,11 +231,21 @@ def test_a_full_disk_leaves_the_last_checkpoint(start, tmp_path, monkeypatch):
     run = run_of(start)
     train(run, 1, tmp_path, save_every=1, progress=False)
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="the disk is full; the last whole checkpoint is 'step-000001'"):
         train(run_of(start), 2, tmp_path, save_every=1, progress=False)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
     monkeypatch.undo()
     assert len(train(run_of(start), 2, tmp_path, save_every=1, progress=False)) == 2
+
+
+def test_a_damaged_checkpoint_is_passed_over(start, tmp_path):
+    whole = train(run_of(start), 3, tmp_path / "whole", save_every=1, progress=False)
+    train(run_of(start), 2, tmp_path / "part", save_every=1, progress=False)
+    state = tmp_path / "part" / "checkpoints" / "step-000002" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="checkpoint step-000002 is passed over"):
+        again = train(run_of(start), 3, tmp_path / "part", save_every=1, progress=False)
+    assert again.to_dict() == whole.to_dict()
 
 
 def test_bad_rewards_stop_the_run_before_an_update(start):

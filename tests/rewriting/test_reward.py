@@ -115,6 +115,9 @@ def test_a_repeated_marker_wins_nothing():
     reward = GuardedReward(length)
     assert reward(["u"] * 4, ["good", "good Rephrase: junk", "", "Rephrase: x"]) == [4.0, -5.0, -5.0, -5.0]
     assert scored == ["good"]
+    # A trick is never the better choice, however bad the honest rewrites of the batch are.
+    bad = GuardedReward(lambda users, _: [-12.0] * len(users))
+    assert bad(["u", "u"], ["honest", ""]) == [-12.0, -13.0]
 
 
 def test_the_whole_rewrite_is_scored_and_equal_pairs_once():

@@ -4,13 +4,14 @@ import huggingface_hub.constants
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
 from lmops_lab.rewriting import loading, rewriter
 from lmops_lab.rewriting.budget import ClipBudget
 from lmops_lab.rewriting.decoding import Decoding
 from lmops_lab.rewriting.loading import Card, join_adapters, load_causal
-from lmops_lab.rewriting.rewriter import Rewriter, clean_text
+from lmops_lab.rewriting.rewriter import Rewriter, clean_text, prompt_tokens
 from tests.rewriting.tiny_rewriters import GPT2_END, byte_gpt2_folder, gpt2_tokenizer, promptist_cache
 from tests.tiny import byte_tokenizer
 
@@ -145,6 +146,25 @@ def test_long_texts_are_refused_or_cut_at_a_word(tiny_rewriter):
     with pytest.warns(UserWarning, match="cut from"):
         emoji = tiny_rewriter.rewrite("🐰" * 3000, 1, on_long="truncate").user
     assert set(emoji) == {"🐰"}
+
+
+def test_a_window_without_room_for_a_text_is_an_error(tiny_rewriter):
+    with pytest.raises(ValueError, match=r"256 positions and is to write 250 .*leaves 6 .*Lower max_new_tokens"):
+        tiny_rewriter.rewrite("a rabbit", 1, decoding=FAST.changed(max_new_tokens=250), on_long="truncate")
+
+
+def test_the_prompt_is_tokenised_as_in_training():
+    """A tokenizer that begins every text with a token of its own does so here, too, and ends none."""
+    tokenizer = byte_tokenizer()
+    plain = tokenizer("a Rephrase:").input_ids
+    assert prompt_tokens(tokenizer, "a") == plain
+    start, end = ("<|start|>", 300), (tokenizer.eos_token, tokenizer.eos_token_id)
+    tokenizer.add_special_tokens({"bos_token": start[0]})
+    begin = tokenizer.bos_token_id
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single=f"{start[0]} $A {end[0]}", special_tokens=[(start[0], begin), end]
+    )
+    assert prompt_tokens(tokenizer, "a") == [begin, *plain]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 import math
+import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lmops_lab.rewriting import reinforcement, training
+from lmops_lab.rewriting import reinforcement, rewriter, training
 from lmops_lab.rewriting.corpus import Pair
 from lmops_lab.rewriting.decoding import Decoding
 from lmops_lab.rewriting.loading import load_causal
@@ -49,9 +51,8 @@ def same(left, right):
 def test_supervised_training_learns_and_loads(supervised, base):
     losses = supervised.curve["loss"].dropna()
     assert losses.iloc[-1] < losses.iloc[0] - 0.1
-    rewriter = supervised.load()
-    assert rewriter.decoding == FAST
-    card = rewriter.loaded.card
+    assert supervised.load().decoding == FAST
+    card = supervised.load().loaded.card
     assert (card.base, card.base_revision, card.trained) == (str(base), load_causal(str(base)).revision, "sft")
     assert (supervised.folder / "curve.csv").is_file()
 
@@ -126,6 +127,63 @@ def test_training_stops_early_and_keeps_the_best(base, tmp_path):
     assert done.curve["eval_loss"].notna().sum() >= 3
 
 
+def test_a_finished_training_is_left_as_it_is(base, supervised, tmp_path):
+    held = [Pair("x", "completely different %%%", "content", "x")]
+    early = {"held_out": held, "steps": 40, "evaluate_every": 1, "patience": 2, "learning_rate": 0.3}
+    for options in ({"steps": 3, "evaluate_every": 2}, early):  # 3 steps are not the end of an epoch
+        folder = tmp_path / str(len(options))
+        once = supervise(base, folder, **options)
+        again = supervise(base, folder, **options)
+        assert (again.steps, len(again.curve)) == (once.steps, len(once.curve))
+        assert same(weights(once.rewriter), weights(again.rewriter))
+        assert len(list((folder / "checkpoints").glob("checkpoint-*"))) <= 2
+    longer = supervise(base, tmp_path / "2", steps=6, evaluate_every=2)
+    assert longer.steps == 6
+    assert same(weights(longer.rewriter), weights(supervised.rewriter))
+
+
+def test_a_killed_run_stops_as_early_as_one_in_one_piece(base, tmp_path, monkeypatch):
+    held = [Pair("x", "completely different %%%", "content", "x")]
+    options = {"held_out": held, "steps": 40, "evaluate_every": 1, "patience": 3, "learning_rate": 0.3}
+    whole = supervise(base, tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.MarkComplete, "on_step_begin", stopping_at(whole.steps - 1), raising=False)
+        with pytest.raises(StopHereError):
+            supervise(base, tmp_path / "part", **options)
+    again = supervise(base, tmp_path / "part", **options)
+    assert again.steps == whole.steps
+    assert same(weights(whole.rewriter), weights(again.rewriter))
+
+
+def test_a_folder_is_of_one_training(base, supervised, tmp_path):
+    supervise(base, tmp_path, steps=1)
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate was 0.01 and is 0.02\); use another folder"):
+        supervise(base, tmp_path, steps=1, learning_rate=0.02)
+    reinforce(supervised.rewriter, tmp_path / "rl", steps=1)
+    with pytest.raises(ValueError, match=r"other settings \(kl was 0.05 and is 0.1\)"):
+        reinforce(supervised.rewriter, tmp_path / "rl", steps=1, kl=0.1)
+    with pytest.raises(ValueError, match=r"other settings \(start was .* and is"):
+        reinforce(supervise(base, tmp_path, steps=2).rewriter, tmp_path / "rl", steps=1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/11: file write failed"),
+        OSError(122, "Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_known_in_every_librarys_words(error, tmp_path):
+    with (
+        pytest.raises(OSError, match="the disk is full; the last whole checkpoint is 'checkpoint-2'"),
+        training.explained(tmp_path, lambda: tmp_path / "checkpoint-2"),
+    ):
+        raise error
+    with pytest.raises(RuntimeError, match="something else"), training.explained(tmp_path, lambda: None):
+        raise RuntimeError("something else")
+
+
 def test_all_weights_can_be_trained(base, tmp_path):
     done = supervise(base, tmp_path, lora=None, steps=2, learning_rate=1e-3)
     assert not (done.rewriter / "adapter_config.json").exists()
@@ -152,8 +210,8 @@ def reinforce(start, folder, reward=letters, **changes):
 @pytest.mark.parametrize("mode", ["rloo", "grpo"])
 def test_reinforcement_yields_one_adapter_for_the_same_base(supervised, base, tmp_path, mode):
     done = reinforce(supervised.rewriter, tmp_path, mode=mode)
-    rewriter = done.load()
-    assert (rewriter.loaded.card.base, rewriter.loaded.card.trained) == (str(base), mode)
+    loaded = done.load().loaded
+    assert (loaded.card.base, loaded.card.trained) == (str(base), mode)
     assert not same(weights(done.rewriter), weights(supervised.rewriter))
     assert done.curve["reward"].notna().sum() == 3
     # What was trained (the merged start and its own adapter) says the same as the joined adapter on the base.
@@ -162,7 +220,7 @@ def test_reinforcement_yields_one_adapter_for_the_same_base(supervised, base, tm
     trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "start"), tmp_path / "adapter")
     ids = torch.tensor([[1, 2, 3]])
     with torch.no_grad():
-        torch.testing.assert_close(rewriter.loaded.model(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(loaded.model(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("mode", "lora"), [("rloo", LORA), ("grpo", None)])
@@ -209,7 +267,9 @@ def test_the_reward_sees_the_users_text_and_the_whole_rewrite(supervised, tmp_pa
 
     reinforce(supervised.rewriter, tmp_path, remember, steps=1)
     assert {user for user, _ in seen} <= set(USERS)
-    assert not any("Rephrase:" in rewrite or rewrite.startswith(user) for user, rewrite in seen)
+    # The tiny model writes noise: what begins with the user's text would be the prompt, not the rewrite.
+    assert seen
+    assert not any(rewrite.startswith(user) and len(user) > 1 for user, rewrite in seen)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +293,14 @@ def test_bad_settings(supervised, tmp_path):
         train_reinforced(str(start), [], letters, tmp_path)
     with pytest.raises(ValueError, match="is empty"):
         train_reinforced(str(start), [" "], letters, tmp_path)
+
+
+def test_names_of_rewriters_can_be_trained_further(supervised, tmp_path, monkeypatch):
+    monkeypatch.setattr(rewriter, "EMBEDDED_FOLDER", tmp_path)
+    shutil.copytree(supervised.rewriter, tmp_path / "supervised")
+    done = reinforce("emoji-sft", tmp_path / "run", steps=1)
+    assert done.load().loaded.card.base == supervised.load().loaded.card.base
+    assert rewriter.located("promptist") == ("microsoft/Promptist", "gpt2")
 
 
 def test_ppo_through_the_same_door(supervised, tmp_path):
