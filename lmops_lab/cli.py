@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run it; errors of use end with one line and exit code 2."""
     try:
         return _answer(list(sys.argv[1:] if arguments is None else arguments))
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"lmops-lab: {error}", file=sys.stderr)
         return 1 if isinstance(error, RuntimeError) else 2
     except KeyboardInterrupt:
