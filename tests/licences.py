@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 # Folders and files that are shipped and are no source code: what they are, and their licence.
 ASSETS = {
     "lmops_lab/data": ("texts written for this project", "MIT"),
-    "lmops_lab/weights/pictures": ("weights trained by this project on its own pictures", "MIT"),
+    "lmops_lab/weights/pictures": ("weights trained by this project on its own pictures", "Apache-2.0"),
+    "lmops_lab/weights/rewriters": ("adapters trained by this project on SmolLM2-135M-Instruct", "Apache-2.0"),
     "docs/assets": ("pictures and styles made by this project", "MIT"),
     "docs/screenshots": ("pictures of this project's widgets", "MIT"),
     "notebooks": ("lessons and their outputs, made by this project", "MIT"),

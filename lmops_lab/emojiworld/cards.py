@@ -41,7 +41,7 @@ with their true strengths. There is no safety checker: it can only draw emoji.
     ),
     "clip/README.md": (
         "Emoji world: a tiny CLIPModel",
-        ("contrastive",),
+        ("contrastive", "aesthetic"),
         """\
 ```python
 from transformers import CLIPModel, CLIPProcessor
@@ -51,7 +51,8 @@ model = CLIPModel.from_pretrained("{folder}")
 
 Contrastive image and text encoders for 64 x 64 pictures, features of width {width}. `aesthetic.safetensors`
 beside this folder is a head on its L2-normalised image features, in the layout of LAION's improved aesthetic predictor
-(`layers.0.weight`, ...), fitted on simulated ratings (1-10) of the scenes' latent quality.
+(`layers.0.weight`, ...), fitted on simulated ratings (1-10) of the scenes' latent quality; the image encoder was
+trained on them as well. `relevant_cosine` in `config.json` is the cosine from which a picture counts as relevant.
 """,
     ),
     "recogniser/README.md": (

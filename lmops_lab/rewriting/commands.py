@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FOLDER = Path("runs/rewriter")
 _SETTINGS = "settings.json"
 # Settings that may differ between two calls on one folder: they make a training longer, not another one.
-_LENGTHS = ("supervised_steps", "steps", "folder", "status")
+_LENGTHS = ("supervised_steps", "steps", "folder", "status", "export")
 # Weight of the KL penalty by mode, where none is given; Promptist's adaptive controller starts at PPO's.
 _KL = {"rloo": 0.05, "grpo": 0.05, "ppo": 0.2}
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="relevance that suffices; default what the CLIP says, or .28")
     parser.add_argument("--pairs", type=int, default=12_000, help="engineered prompts of the emoji world's corpus")
     parser.add_argument("--supervised-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=200, help="of reinforcement")
+    parser.add_argument("--steps", type=int, default=200, help="of reinforcement; 0 for none")
     parser.add_argument("--mode", default="rloo", help="rloo, grpo or ppo (which trains the last blocks whole)")
     parser.add_argument(
         "--kl", type=float, help="weight of the divergence from the supervised rewriter; default by mode"
@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, default=4.0, help="Promptist used 7.5 with Stable Diffusion")
     parser.add_argument("--scheduler", help="of the pictures, such as dpm++; default the pipeline's own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--export", type=Path, help="write the finished adapters there in float16, with cards; no training"
+    )
     parser.add_argument("--status", action="store_true", help="say how far the training has come; train nothing")
     parser.set_defaults(answer=train_rewriter)
 
@@ -61,6 +64,10 @@ def train_rewriter(options: argparse.Namespace) -> str:
     folder: Path = options.folder
     if options.status:
         return _status(folder)
+    if options.export:
+        from lmops_lab.rewriting.export import export_rewriters
+
+        return f"{export_rewriters(folder, options.export):.1f} MB of adapters in {options.export}"
     settings_file, asked = folder / _SETTINGS, _settings(options)
     check_run(settings_file, asked)
     # After the checks: torch and trl take seconds to load.
@@ -94,6 +101,8 @@ def train_rewriter(options: argparse.Namespace) -> str:
         lora=sizes[0],
         seed=options.seed,
     )
+    if not options.steps:
+        return f"{_status(folder)}\nload it with Rewriter.load({str(supervised.rewriter)!r})"
     users = sorted({pair.source for pair in training.pairs if pair.kind == "content"})
     reinforced = train_reinforced(
         str(supervised.rewriter),
@@ -112,7 +121,9 @@ def train_rewriter(options: argparse.Namespace) -> str:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("pairs", "supervised_steps", "steps", "seeds", "picture_steps"):
+    if options.steps < 0:
+        raise ValueError(f"--steps is {options.steps}; give at least 1, or 0 for no reinforcement")
+    for name in ("pairs", "supervised_steps", "seeds", "picture_steps"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
     if min(options.ranks) < 1:

