@@ -16,8 +16,8 @@ from lmops_lab.icl.statistics import (
     Crossed,
     Interval,
     crossed_difference,
+    difference_interval,
     difference_table,
-    paired_difference,
     share_bounds,
 )
 
@@ -95,19 +95,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(curve: ICLCurve, pairs: Sequence[tuple[Point, Point]]) -> list[Comparison]:
-    """Compare pairs of points as one family.
+    """Compare pairs of points as one family, each pair on the seeds that both points have.
 
     Raises:
-        ValueError: an unknown point or calibration, or points of different seeds.
+        ValueError: an unknown point or calibration, or two points without a seed in common.
     """
-    return compare_answers({point: _correct(curve, point) for pair in pairs for point in pair}, pairs)
+    correct = {point: _correct(curve, point) for pair in pairs for point in pair}
+    tables = []
+    for left, right in pairs:
+        of_left, of_right = curve.paired_rows((left.method, left.k), (right.method, right.k))
+        tables.append(difference_table(correct[left][of_left], correct[right][of_right]))
+    return _family(pairs, tables)
 
 
 def compare_answers(
     correct: Mapping[Point, NDArray[np.bool_]], pairs: Sequence[tuple[Point, Point]]
 ) -> list[Comparison]:
-    """Compare pairs of answer tables [seeds, queries] on the same queries, as one family."""
-    tables = [difference_table(correct[left], correct[right]) for left, right in pairs]
+    """Compare pairs of answer tables [seeds, queries] on the same seeds and queries, as one family.
+
+    Raises:
+        ValueError: tables that cannot be paired (see `difference_table`).
+    """
+    return _family(pairs, [difference_table(correct[left], correct[right]) for left, right in pairs])
+
+
+def _family(pairs: Sequence[tuple[Point, Point]], tables: Sequence[NDArray[np.floating]]) -> list[Comparison]:
     # A correction looks far into the tails, where few seeds need the careful variance.
     far = len(pairs) > 1
     p_values = [crossed_difference(table, careful=far and len(table) <= _FEW_SEEDS).p_value() for table in tables]
@@ -115,7 +127,7 @@ def compare_answers(
         Comparison(
             left,
             right,
-            paired_difference(correct[left], correct[right]),
+            difference_interval(table),
             p,
             adjusted,
             len(table),
@@ -127,7 +139,7 @@ def compare_answers(
 
 
 def method_pairs(curve: ICLCurve, calibration: str = "batch") -> list[tuple[Point, Point]]:
-    """Every two methods at every k that both have: the family behind "which method is better?"."""
+    """Every two methods at every k that both have for some seed: the family behind "which method is better?"."""
     at: dict[int, list[str]] = {}
     for method, k in curve.points():
         at.setdefault(k, []).append(method)
@@ -136,6 +148,7 @@ def method_pairs(curve: ICLCurve, calibration: str = "batch") -> list[tuple[Poin
         for k, methods in sorted(at.items())
         for i, left in enumerate(methods)
         for right in methods[i + 1 :]
+        if curve.can_pair((left, k), (right, k))
     ]
 
 

@@ -18,7 +18,7 @@ from lmops_lab.digests import DamagedRecordError, check_files, file_digests, rea
 from lmops_lab.files import atomic_file
 from lmops_lab.icl.calibration import calibrate
 from lmops_lab.icl.cells import Cell, parts_of, rows_of
-from lmops_lab.icl.statistics import Interval, accuracies, accuracy, paired_difference
+from lmops_lab.icl.statistics import Interval, accuracies, accuracy, paired_difference, paired_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class ICLCurve:
         cells: one per method, k and seed.
         labels: label names in the order of the scores.
         about: model, task, settings and versions.
-        skipped: (method, k, reason) of points that could not exist.
+        skipped: (method, k, reason) of points that could not exist, or not for the seeds that the reason names.
     """
 
     cells: tuple[Cell, ...]
@@ -84,9 +84,27 @@ class ICLCurve:
     def difference(
         self, left: tuple[str, int], right: tuple[str, int], calibration: str | tuple[str, str] = "raw"
     ) -> Interval:
-        """Accuracy at point `left` minus accuracy at point `right`, paired on queries (and seeds)."""
+        """Accuracy at point `left` minus accuracy at point `right`, paired on queries and on the seeds that both have.
+
+        Raises:
+            ValueError: no such point or calibration, or no seed in common.
+        """
         of_left, of_right = (calibration, calibration) if isinstance(calibration, str) else calibration
-        return paired_difference(self.correct(*left, of_left), self.correct(*right, of_right))
+        rows = self.paired_rows(left, right)
+        return paired_difference(self.correct(*left, of_left)[rows[0]], self.correct(*right, of_right)[rows[1]])
+
+    def paired_rows(self, left: tuple[str, int], right: tuple[str, int]) -> tuple[list[int], list[int]]:
+        """Rows of `correct` at both points that belong to the same seeds; zero-shot's one row goes with every seed.
+
+        Raises:
+            ValueError: no such point, or no seed in common.
+        """
+        return paired_rows(self._drawn_by(left), self._drawn_by(right))
+
+    def can_pair(self, left: tuple[str, int], right: tuple[str, int]) -> bool:
+        """Whether two points have a seed in common; zero-shot goes with every seed."""
+        seeds = self._drawn_by(left), self._drawn_by(right)
+        return seeds[0] is None or seeds[1] is None or not {*seeds[0]}.isdisjoint(seeds[1])
 
     @functools.cached_property
     def calibrations(self) -> tuple[str, ...]:
@@ -262,6 +280,11 @@ class ICLCurve:
         if (method, k) not in self._by_point:
             raise ValueError(f"the curve has no point {method!r} at k = {k}; its points are {self.points()}")
         return self._by_point[method, k]
+
+    def _drawn_by(self, point: tuple[str, int]) -> list[int] | None:
+        """Seeds of a point; None where nothing is drawn."""
+        seeds = self.seeds(*point)
+        return None if point[1] == 0 and len(seeds) == 1 else seeds
 
     @functools.cached_property
     def _by_point(self) -> dict[tuple[str, int], list[Cell]]:

@@ -57,8 +57,8 @@ def icl_curve(
 
     Args:
         k: numbers of demonstrations; 0 is the zero-shot point.
-        methods: some of `METHODS`. Sequential points that pass the context window are skipped and listed in
-            `curve.skipped`.
+        methods: some of `METHODS`, without "ensemble" for multiple choice. A sequential point is skipped for every seed
+            whose prompt passes the context window, and listed in `curve.skipped`.
         seeds: how many draws (1, 2, ...), or the seeds themselves.
         queries: how many test examples are asked.
         group_size: demonstrations a group. Groups end where the longest group of the largest k ends, so a point beyond

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from lmops_lab.icl.comparison import Point, compare_answers
+from lmops_lab.icl.comparison import Point, compare
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.metrics import confusion
@@ -50,12 +50,12 @@ def series_points(curve: ICLCurve, series: Series) -> list[dict[str, Any]]:
 
 
 def series_difference(curves: Mapping[str, ICLCurve], left: Series, right: Series) -> list[dict[str, Any]]:
-    """Accuracy of `left` minus accuracy of `right` at every k that both have, paired, corrected as one family.
+    """Accuracy of `left` minus accuracy of `right` at every k that both have for some seed, corrected as one family.
 
     A line of a single point (zero-shot) is compared with every point of the other.
 
     Raises:
-        ValueError: two tasks (they share no queries), no k in common, or other seeds.
+        ValueError: two tasks (they share no queries), no k in common, or no seed in common at any k.
     """
     if left.task != right.task:
         raise ValueError(
@@ -66,11 +66,11 @@ def series_difference(curves: Mapping[str, ICLCurve], left: Series, right: Serie
     if ZERO_SHOT in (left.method, right.method):
         pairs = [(a, b) for a in ks[0] for b in ks[1]]
     else:
-        pairs = [(k, k) for k in ks[0] if k in ks[1]]
+        pairs = [(k, k) for k in ks[0] if k in ks[1] and curve.can_pair((left.method, k), (right.method, k))]
     if not pairs:
-        raise ValueError(f"{left.method!r} and {right.method!r} have no number of demonstrations in common")
+        seedless = " for which a seed is in both" if {*ks[0]} & {*ks[1]} else ""
+        raise ValueError(f"{left.method!r} and {right.method!r} have no number of demonstrations in common{seedless}")
     points = [(Point(left.method, a, left.calibration), Point(right.method, b, right.calibration)) for a, b in pairs]
-    correct = {point: curve.correct(*point) for pair in points for point in pair}
     return [
         {
             "k": max(one.left.k, one.right.k),
@@ -81,7 +81,7 @@ def series_difference(curves: Mapping[str, ICLCurve], left: Series, right: Serie
             "real": one.real,
             "needed": "" if one.real else str(one.needed),
         }
-        for one in compare_answers(correct, points)
+        for one in compare(curve, points)
     ]
 
 

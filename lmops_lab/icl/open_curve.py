@@ -20,7 +20,7 @@ from lmops_lab.icl.metrics import Measured
 from lmops_lab.icl.plan import DOUBLE, make_plan
 from lmops_lab.icl.pools import Point, Pool
 from lmops_lab.icl.scoring import Encoded
-from lmops_lab.icl.statistics import Interval, accuracy
+from lmops_lab.icl.statistics import Interval, accuracy, difference_interval, paired_rows, share_bounds
 from lmops_lab.icl.tasks import Task
 from lmops_lab.models import LanguageModel
 
@@ -36,7 +36,7 @@ class OpenCurve:
     Attributes:
         predictions: (method, k, seed) -> the first line of the answer to each question.
         aliases: accepted answers of each question.
-        skipped: (method, k) of points that could not exist -> why.
+        skipped: (method, k) of points that could not exist, or not for the seeds that the reason names -> why.
     """
 
     predictions: Mapping[tuple[str, int, int], tuple[str, ...]]
@@ -58,10 +58,20 @@ class OpenCurve:
         answers = [said for at, said in self.predictions.items() if at[:2] == (method, k)]
         return np.stack([getattr(score_answers(said, self.aliases), metric) for said in answers])
 
+    def seeds(self, method: str, k: int) -> list[int]:
+        """Seeds of a point, in the order of the rows of `scores`."""
+        return [seed for name, number, seed in self.predictions if (name, number) == (method, k)]
+
     def difference(self, left: tuple[str, int], right: tuple[str, int], metric: str = "exact") -> Interval:
-        """Mean at `left` minus mean at `right`, paired on questions (and on seeds where both have the same number)."""
-        gap = self.scores(*left, metric) - self.scores(*right, metric)
-        return Measured(gap.mean(1), gap, (-1.0, 1.0)).interval()
+        """Mean at `left` minus mean at `right`, paired on questions and on the seeds that both have.
+
+        Raises:
+            ValueError: no such point or metric, or no seed in common.
+        """
+        of_left, of_right = self.scores(*left, metric), self.scores(*right, metric)
+        drawn = [self.seeds(*point) if point[1] else None for point in (left, right)]
+        rows = paired_rows(drawn[0], drawn[1])
+        return difference_interval(of_left[rows[0]] - of_right[rows[1]])
 
     def to_frame(self) -> pd.DataFrame:
         """One row a method, k and metric: mean with its 95 % interval over seeds and questions."""
@@ -69,11 +79,19 @@ class OpenCurve:
         for method, k in self.points():
             for metric in METRICS:
                 table = self.scores(method, k, metric)
-                whole = metric == "exact"
-                found = accuracy(table > 0) if whole else Measured(table.mean(1), table, (0.0, 1.0)).interval()
+                found = accuracy(table > 0) if metric == "exact" else _interval(table)
                 size = {"seeds": len(table), "questions": len(self.aliases)}
                 rows.append({"method": method, "k": k, "metric": metric, **found._asdict(), **size})
         return pd.DataFrame(rows)
+
+
+def _interval(table: NDArray[np.float64]) -> Interval:
+    """Mean of F1 [seeds, questions] with its interval over seeds and questions."""
+    if np.ptp(table) > 0:
+        return Measured(table.mean(1), table, (0.0, 1.0)).interval()
+    # Values that are all alike have no spread and would claim certainty. No numbers between 0 and 1 spread more than
+    # right and wrong answers of the same mean, so the interval of such a share is wide enough.
+    return Interval(*(float(bound) for bound in share_bounds(table[:1])))
 
 
 def open_curve(

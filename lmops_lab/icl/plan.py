@@ -16,7 +16,7 @@ from lmops_lab.icl.pools import Point, Pool
 from lmops_lab.icl.prompts import DOMAIN_TEXTS
 from lmops_lab.icl.retrieval import Candidates
 from lmops_lab.icl.selections import NO_SELECTION, Selection
-from lmops_lab.icl.tasks import Example, Task
+from lmops_lab.icl.tasks import MULTIPLE_CHOICE, Example, Task
 from lmops_lab.models import LanguageModel
 
 # "2groups" is a factor on M and becomes a number once M is known; the attention itself knows the other words.
@@ -25,7 +25,7 @@ DOUBLE = "2groups"
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked experiment on one task with one model: its pools, and the points that cannot exist."""
+    """A checked experiment on one task with one model: its pools, and the points that cannot exist for some seed."""
 
     ks: tuple[int, ...]
     methods: tuple[str, ...]
@@ -112,6 +112,11 @@ def make_plan(lm: LanguageModel, task: Task, setting: Setting) -> Plan:
     Raises:
         ValueError: anything that cannot be run.
     """
+    if task.kind == MULTIPLE_CHOICE and "ensemble" in setting.methods:
+        raise ValueError(
+            f"task {task.name!r} is of kind {task.kind!r}, but 'ensemble' lets groups vote with distributions over "
+            f"fixed labels; leave it out of the methods ({', '.join(setting.methods)})"
+        )
     lm.bos_tokens(setting.bos)
     places = draw_queries(task.test, setting.queries)
     prompts, questions = ask(lm, task, places, setting.domain, setting.answer_tokens)
@@ -122,23 +127,25 @@ def make_plan(lm: LanguageModel, task: Task, setting: Setting) -> Plan:
         raise ValueError(f"test example {longest} alone passes the model's {lm.context_length} positions; shorten it")
     namer = _Namer(lm, task, setting, questions)
     pools = [Pool("none", (), (0,), 1, setting.bos, questions, (namer.zero_shot(),))] if 0 in setting.ks else []
-    skipped: dict[tuple[str, int], str] = {}
+    unfit: dict[int, list[int]] = {}  # k: seeds whose long prompt does not fit
     for seed, ks, drawn in _draws(task, setting):
         tokens = tuple(map(tuple, prompts.demonstrations(drawn)))
         candidates = None
         if setting.selection:
             texts = tuple(task.query(example.fields) for example in drawn)
             candidates = Candidates(setting.selection, tokens, texts)
-        found, unfit = _pools(namer, seed, ks, tokens, candidates, room)
+        found, too_long = _pools(namer, seed, ks, tokens, candidates, room)
         pools += found
-        skipped |= unfit
+        for k in too_long:
+            unfit.setdefault(k, []).append(seed)
+    skipped = {("sequential", k): _reason(lm, setting, of) for k, of in sorted(unfit.items())}
     return Plan(setting.ks, setting.methods, setting.seeds, questions, tuple(pools), skipped)
 
 
 def _pools(
     namer: "_Namer", seed: int, ks: tuple[int, ...], tokens: tuple[Row, ...], candidates: Candidates | None, room: int
-) -> tuple[list[Pool], dict[tuple[str, int], str]]:
-    """The pools of one draw, and the points of it that do not fit into the model."""
+) -> tuple[list[Pool], list[int]]:
+    """The pools of one draw, and the k at which its long prompt does not fit into the model."""
     lm, setting, questions = namer.lm, namer.setting, namer.questions
     selection, size, bos = setting.selection, setting.group_size, setting.bos
     methods = [method for method in setting.methods if method != "sequential"]
@@ -157,18 +164,24 @@ def _pools(
         ends = np.cumsum([len(row) for row in tokens]) + len(lm.bos_tokens(bos))
         fitting = tuple(k for k in ks if ends[k - selection.carried - 1] <= room)
     unfit = [k for k in ks if k not in fitting] if "sequential" in setting.methods else []
-    skipped = {("sequential", k): f"the prompt passes the model's {lm.context_length} positions" for k in unfit}
     grouped, prompts = tuple(namer.grouped(methods, ks, seed)), tuple(namer.sequential(k, seed) for k in fitting)
     if alone:
         points = (*grouped, *prompts)
-        return [Pool("alone", (), ks, size, bos, questions, points, candidates)] if points else [], skipped
+        return [Pool("alone", (), ks, size, bos, questions, points, candidates)] if points else [], unfit
     if grouped:
         cut = (len(tokens),) if selection.way == "groups" else tuple(k - selection.carried for k in ks)
         pools.append(Pool("groups", encoded, cut, size, bos, questions, grouped, candidates))
     if prompts:
         cut = tuple(k - selection.carried for k in fitting)
         pools.append(Pool("prompt", tokens[: max(cut)], cut, size, bos, questions, prompts, candidates))
-    return pools, skipped
+    return pools, unfit
+
+
+def _reason(lm: LanguageModel, setting: Setting, seeds: Sequence[int]) -> str:
+    """Why a long prompt is left out, naming the seeds where it is not left out for all."""
+    some = f" of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    whose = some if len(seeds) < len(setting.seeds) else ""
+    return f"the prompt{whose} passes the model's {lm.context_length} positions"
 
 
 def _draws(task: Task, setting: Setting) -> list[tuple[int, tuple[int, ...], list[Example]]]:

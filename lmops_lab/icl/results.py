@@ -70,33 +70,60 @@ class Sweep:
         >>> Sweep(folder).curve(task="sst2", own_weight="groups")  # doctest: +SKIP
 
         Args:
-            chosen: values of settings (`SETTINGS`); points to which a setting does not apply belong to every choice.
+            chosen: values of settings (`SETTINGS`), as values or as text; points to which a setting does not apply
+                belong to every choice.
 
         Raises:
-            ValueError: nothing fits, or more than one curve does.
+            ValueError: a value that the sweep does not have, nothing fits, or more than one curve does.
         """
-        for name in chosen:
+        planned = read_manifest(self.folder)["cells"].values()
+        for name, value in chosen.items():
             if name not in SETTINGS:
                 raise ValueError(f"there is no setting {name!r}; choose among {', '.join(SETTINGS)}")
+            values = {settings.get(name) for settings in planned} - {None}
+            if value is not None and not any(_same(value, one) for one in values):
+                there = ", ".join(map(repr, sorted(values, key=str))) or "none"
+                raise ValueError(f"no finished cell has {name} {value!r}; the values in this sweep are {there}")
         fitting = [
-            (settings, cell)
-            for _, settings, cell in self.cells()
-            if all(settings.get(name) in (None, value) for name, value in chosen.items())
+            (label, settings, cell)
+            for label, settings, cell in self.cells()
+            if all(settings.get(name) is None or _same(value, settings[name]) for name, value in chosen.items())
         ]
         if not fitting:
             raise ValueError(f"no finished cell has {chosen}")
-        mixed = {name: {s.get(name) for s, _ in fitting} - {None} for name in SETTINGS}
-        mixed = {n: values for n, values in mixed.items() if len(values) > 1 and n not in ("method", "k", "seed")}
+        of_curve = [name for name in SETTINGS if name not in ("method", "k", "seed")]
+        found = {name: {settings.get(name) for _, settings, _ in fitting} - {None} for name in of_curve}
+        mixed = {name: values for name, values in found.items() if len(values) > 1}
         if mixed:
             raise ValueError(f"these cells are several curves; choose one value of each of {mixed}")
         known = [ZERO_SHOT, *experiment.METHODS]
-        ordered = sorted((cell for _, cell in fitting), key=lambda c: (known.index(c.method), c.k, c.seed))
-        about = {**fitting[0][0], "task_name": fitting[0][0]["task"], "queries": len(ordered[0].gold)}
-        return ICLCurve(tuple(ordered), self.labels(str(fitting[0][0]["task"])), about)
+        ordered = sorted((cell for _, _, cell in fitting), key=lambda c: (known.index(c.method), c.k, c.seed))
+        about: dict[str, Any] = {name: next(iter(values), None) for name, values in found.items()}
+        task = str(about["task"])
+        about |= {"task_name": task, **self._fingerprints(fitting[0][0])}
+        about |= {"k": sorted({c.k for c in ordered}), "methods": [*dict.fromkeys(c.method for c in ordered if c.k)]}
+        about |= {"seeds": sorted({c.seed for c in ordered if c.k}), "queries": len(ordered[0].gold)}
+        return ICLCurve(tuple(ordered), self.labels(task), about)
+
+    def _fingerprints(self, name: str) -> dict[str, str]:
+        """The very model and task that a cell was scored with; nothing where it does not say."""
+        stored = CellStore(self.folder / CELLS).stored(name)
+        config = stored.about["config"] if stored else {}
+        return {part: config[part] for part in ("model", "task") if part in config}
 
     def labels(self, task: str) -> tuple[str, ...]:
         """Label names of a task in the order of its scores."""
         return tuple(read_manifest(self.folder)["labels"][task])
+
+
+def _same(chosen: Any, value: Any) -> bool:
+    """Whether a chosen value is that of a cell, which keeps some numbers as text: 1, 1.0 and "1" are the same."""
+    if str(chosen) == str(value):
+        return True
+    try:
+        return bool(float(chosen) == float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def check_folder(folder: Path) -> None:

@@ -184,7 +184,8 @@ def accuracies(tables: Sequence[Correct], *, level: float = 0.95) -> list[Interv
 def difference_table(left: Correct, right: Correct) -> Floats:
     """Right answers of `left` minus those of `right` on the same queries: [seeds, queries] of -1, 0, 1.
 
-    A side with one row (zero-shot) is compared with every seed of the other.
+    Rows are paired by their place: choose those of the same seeds first (`paired_rows`). A side with one row
+    (zero-shot) is compared with every seed of the other.
 
     Raises:
         ValueError: other queries, or two different numbers of seeds.
@@ -196,6 +197,25 @@ def difference_table(left: Correct, right: Correct) -> Floats:
             f"cannot pair accuracies of shapes {left.shape} and {right.shape}; use the same queries and seeds"
         )
     return left.astype(float) - right.astype(float)
+
+
+def paired_rows(left: Sequence[int] | None, right: Sequence[int] | None) -> tuple[list[int], list[int]]:
+    """Rows of two tables [seeds, queries] that belong to the same seeds, in the order of the left table.
+
+    Args:
+        left, right: the seed of each row; None of a table that no seed has drawn (zero-shot), whose one row stands
+            beside every row of the other.
+
+    Raises:
+        ValueError: no seed in common.
+    """
+    if left is None or right is None:
+        rows = range(len(left or right or [0]))
+        return [0 if left is None else row for row in rows], [0 if right is None else row for row in rows]
+    shared = [seed for seed in left if seed in right]
+    if not shared:
+        raise ValueError(f"cannot pair seeds {[*left]} with seeds {[*right]}: none is in both; run one seed at both")
+    return [left.index(seed) for seed in shared], [right.index(seed) for seed in shared]
 
 
 def crossed_difference(difference: Floats, *, careful: bool = False) -> Crossed:
@@ -216,7 +236,11 @@ def paired_difference(left: Correct, right: Correct, *, level: float = 0.95) -> 
     Raises:
         ValueError: other queries, or two different numbers of seeds.
     """
-    difference = difference_table(left, right)
+    return difference_interval(difference_table(left, right), level=level)
+
+
+def difference_interval(difference: Floats, *, level: float = 0.95) -> Interval:
+    """Mean of differences [seeds, queries] from -1 to 1 with its interval (see `crossed_difference`)."""
     found, mean = crossed_difference(difference), float(difference.mean())
     half = float(found.half_width(level))
     low, high = max(-1.0, float(found.mean) - half), min(1.0, float(found.mean) + half)

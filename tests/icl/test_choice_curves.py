@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 
 from lmops_lab import encode_groups, icl_curve
+from lmops_lab.icl import scoring
 from lmops_lab.icl.choices import score_choices
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.demonstrations import draw_queries
 from lmops_lab.icl.draws import Draw
 from lmops_lab.icl.estimate import estimate
+from lmops_lab.icl.grid import Grid
 from lmops_lab.icl.prompts import PromptTokens
 from lmops_lab.icl.query import query
 from lmops_lab.icl.reading import reading
@@ -122,6 +124,36 @@ def test_a_sweep_of_choices(curve, tiny, task, tmp_path):
     assert query(sql, [tmp_path / "cells"]).right[0] == curve.accuracy(ZERO_SHOT, 0, "mean").mean
     with pytest.raises(ValueError, match="'animals' is of kind 'multiple-choice'; it has calibration raw, mean"):
         run_sweep({**grid, "calibration": ["batch"]}, tmp_path / "other", tasks=tasks)
+
+
+@pytest.mark.parametrize("kind", ["task", "own_prompts"])
+def test_votes_over_fixed_labels_are_refused_before_any_work(tiny, kind, request, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "_encode", lambda *_: pytest.fail("slow work began"))
+    task = request.getfixturevalue(kind)
+    refused = rf"task '{task.name}' is of kind 'multiple-choice', but 'ensemble' lets groups vote .* \(nbce, ensemble\)"
+    with pytest.raises(ValueError, match=refused):
+        run(tiny, task, tmp_path, methods=["nbce", "ensemble"])
+    grid = {"model": tiny.name, "task": "it", "k": [2], "seed": [2], "group_size": 2, "queries": QUERIES}
+    with pytest.raises(ValueError, match="'ensemble' lets groups vote"):
+        plan_sweep(Grid.of({**grid, "method": ["ensemble"], "dtype": "float32"}), {"it": task})
+
+
+@pytest.mark.parametrize("kind", ["task", "own_prompts"])
+def test_nbce_scores_a_choice_whatever_stands_beside_it(tiny, kind, request, tmp_path):
+    """Its log-probabilities are normalised over the vocabulary, so they can be read per token and per character."""
+    task = request.getfixturevalue(kind)
+    curve = run(tiny, task, tmp_path, k=[4], methods=["nbce"])
+    prompts = PromptTokens.of(tiny, task, MULTIPLE_CHOICE)
+    shown = prompts.demonstrations(Draw().demonstrations(task, 4, 2))
+    context = encode_groups(tiny, shown, group_size=2, progress=False)
+    other = tiny.tokens(" zebra")
+    for row, place in enumerate(draw_queries(task.test, QUERIES)):
+        question = task.test[place]
+        for choice in range(len(question.choices)):
+            answer = list(prompts.answer(question, choice))
+            asked = prompts.query(question, choice)
+            score = tiny.score([asked], [answer, other], context=context, method="nbce")[0, 0]
+            assert curve.cells[0].scores[row, choice] == pytest.approx(float(score), abs=1e-4)
 
 
 def test_open_questions_say_what_to_use_instead(tiny, tmp_path):

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from lmops_lab import encode_groups
 from lmops_lab.icl import open_curve as module
 from lmops_lab.icl.answers import first_line
 from lmops_lab.icl.curve import ZERO_SHOT
 from lmops_lab.icl.demonstrations import draw_demonstrations, draw_queries
-from lmops_lab.icl.open_curve import OpenCurve, open_curve
+from lmops_lab.icl.open_curve import METRICS, OpenCurve, open_curve
 from lmops_lab.icl.prompts import PromptTokens
+from lmops_lab.icl.statistics import crossed_difference, paired_difference
 from lmops_lab.icl.tasks import GENERATION, Example, Task
 
 
@@ -62,6 +64,47 @@ def test_what_is_read_from_the_answers():
     assert gap.mean == pytest.approx(0.7 - 0.4)
     with pytest.raises(ValueError, match=r"there is no 'bleu' at 'structured', k = 4"):
         curve.scores("structured", 4, "bleu")
+
+
+def answered(words, seeds=(1, 2, 3), questions=20, point=("structured", 4)):
+    """An open curve's predictions: the same words of a seed for every question."""
+    return {(*point, seed): (word,) * questions for seed, word in zip(seeds, words, strict=True)}
+
+
+def test_answers_that_are_all_alike_are_not_certainty():
+    wrong = OpenCurve(answered(["no"] * 3) | answered(["no"], [0], point=(ZERO_SHOT, 0)), (("ann bob",),) * 20, {})
+    for metric in METRICS:
+        gap = wrong.difference(("structured", 4), (ZERO_SHOT, 0), metric)
+        assert gap.mean == 0
+        assert gap.low < -0.05
+        assert gap.high > 0.05
+    frame = wrong.to_frame()
+    assert (frame["mean"] == 0).all()
+    assert frame.high.to_numpy() == pytest.approx(proportion_confint(0, 20, method="wilson")[1])
+    half = OpenCurve(answered(["ann"] * 3), (("ann bob cid",),) * 20, {}).to_frame().set_index("metric").loc["f1"]
+    assert (half["mean"], half.low < 0.4, half.high > 0.6) == (pytest.approx(0.5), True, True)
+
+
+def test_differences_are_those_of_curves_and_paired_by_seed():
+    rng = np.random.default_rng(0)
+    said = {("structured", 4, seed): tuple(rng.choice(["ann", "ann x", "no"], 20)) for seed in (1, 2, 3)}
+    said |= {("sequential", 4, seed): tuple(rng.choice(["ann", "ann x", "no"], 20)) for seed in (1, 3)}
+    curve = OpenCurve(said | answered(["no"], [0], point=(ZERO_SHOT, 0)), (("ann",),) * 20, {})
+    left, right = (curve.scores(method, 4) > 0 for method in ("structured", "sequential"))
+    assert curve.difference(("structured", 4), ("sequential", 4)) == paired_difference(left[[0, 2]], right)
+    found = curve.difference(("structured", 4), ("sequential", 4), "f1")
+    gap = curve.scores("structured", 4, "f1")[[0, 2]] - curve.scores("sequential", 4, "f1")
+    assert found.mean == pytest.approx(gap.mean())
+    chance = crossed_difference(gap)
+    bounds = chance.mean + np.array([-1, 1]) * chance.half_width()
+    assert (found.low, found.high) == pytest.approx(np.clip(bounds, -1, 1))
+    every = curve.difference(("structured", 4), (ZERO_SHOT, 0))
+    assert every == paired_difference(left, curve.scores(ZERO_SHOT, 0) > 0)
+    alone = OpenCurve({at: words for at, words in said.items() if at != ("sequential", 4, 1)}, curve.aliases, {})
+    assert alone.difference(("structured", 4), ("sequential", 4)) == paired_difference(left[[2]], right[[1]])
+    apart = OpenCurve(answered(["no"], [1]) | answered(["no"], [2], point=("sequential", 4)), curve.aliases, {})
+    with pytest.raises(ValueError, match=r"cannot pair seeds \[1\] with seeds \[2\]"):
+        apart.difference(("structured", 4), ("sequential", 4))
 
 
 @pytest.mark.parametrize(
