@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from lmops_lab.emojiworld.captions import PRAISE
 from lmops_lab.emojiworld.evaluate import draw_prompts
 from lmops_lab.emojiworld.recognised import Recognised
 from lmops_lab.generation.images import ImageGenerator
+from lmops_lab.origins import EMBEDDED as EMBEDDED_MODEL
 from lmops_lab.rewards.aesthetic import Aesthetic
 from lmops_lab.rewards.embedded import FOLDER
 from lmops_lab.rewards.relevance import Relevance
+from lmops_lab.rewriting.loading import Card
+from lmops_lab.rewriting.rewriter import EMBEDDED_FOLDER, Rewriter
 
 SUBJECTS = 16
 PLAIN_SHELL = """
@@ -96,3 +100,25 @@ def test_pictures_are_relevant_to_their_own_text_and_not_to_the_next(drawn):
     others = relevance.cosines(images["praised"], [*prompts["plain"][1:], prompts["plain"][0]])
     assert own.mean() - others.mean() > 0.15
     assert others.mean() < relevance.threshold < 1
+
+
+def test_adapters_are_small_and_described():
+    folders = [path.parent for path in EMBEDDED_FOLDER.glob("*/adapter_config.json")]
+    assert folders
+    assert sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*.safetensors")) <= 12e6
+    for folder in folders:
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "## Training" in card
+        assert "## Limits" in card
+        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == EMBEDDED_MODEL
+        assert Card.read(folder).base == EMBEDDED_MODEL
+
+
+def test_the_shipped_rewriter_keeps_what_is_asked_for_and_adds_words_that_help(embedded):
+    users = ["a rabbit in space", "an owl at sunset", "a red apple in the snow", "a rocket"]
+    rewrites = Rewriter.load("emoji-sft")(users)
+    for user, rewrite in zip(users, rewrites, strict=True):
+        assert user.split()[1] in rewrite
+        assert len(rewrite.split()) > len(user.split())
+    added = " ".join(rewrites)
+    assert any(word in added for word in PRAISE)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path("runs/rewriter")
 _SETTINGS = "settings.json"
+_SUPERVISED_RATE = 1e-3  # adapters of a few ranks bear, and need, more than whole weights
 # Settings that may differ between two calls on one folder: they make a training longer, not another one.
 _LENGTHS = ("supervised_steps", "steps", "folder", "status", "export")
 # Weight of the KL penalty by mode, where none is given; Promptist's adaptive controller starts at PPO's.
@@ -98,6 +99,7 @@ def train_rewriter(options: argparse.Namespace) -> str:
         base=options.base,
         held_out=held_out.pairs[:256],
         steps=options.supervised_steps,
+        learning_rate=_SUPERVISED_RATE,
         lora=sizes[0],
         seed=options.seed,
     )
