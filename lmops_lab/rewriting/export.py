@@ -66,6 +66,8 @@ def export_rewriters(folder: Path, target: Path) -> float:
         new = Path(name)
         for stage in found:
             _write(folder, stage, new / stage)
+            for path in (new / stage).iterdir():
+                path.chmod(0o644)  # safetensors keeps what it writes to its owner
         size = sum(path.stat().st_size for path in new.rglob("*.safetensors")) / 1e6
         if size > LARGEST_MB:
             raise ValueError(f"the adapters take {size:.1f} MB, more than {LARGEST_MB:.0f} MB; use lower --ranks")
