@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
     from papermill.exceptions import PapermillExecutionError
 
     from lmops_lab.runs import grid
-    from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook
+    from lmops_lab.runs.notebook import find_notebook, next_folder, run_notebook, with_page
     from lmops_lab.runs.parameters import check_parameters, read_parameters
 
     if options.grid or not options.notebook:
@@ -105,7 +105,9 @@ def _run(options: argparse.Namespace) -> int:
     given = dict(_parse(text) for text in options.parameter)
     check_parameters(read_parameters(notebook), given)
     done = None if options.force else _before(notebook, given, options.folder)
-    if done is None:
+    if done:
+        done = with_page(done, show_code=not options.hide_code)
+    else:
         folder = options.folder or next_folder(Path("runs"), notebook, given)
         try:
             done = run_notebook(notebook, given, folder, progress=not options.quiet, show_code=not options.hide_code)

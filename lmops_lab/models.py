@@ -1,7 +1,7 @@
 """Language models by name: the embedded one, a Hub id, a local folder or a GGUF file."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -187,7 +187,7 @@ class LanguageModel:
         """
         self._check_context(context)
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        stops = _texts(stop)
         if stops:
             options |= {"stop_strings": stops, "tokenizer": self.tokenizer}
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
@@ -204,21 +204,24 @@ class LanguageModel:
         answers = [_until(str(self.tokenizer.decode(row, skip_special_tokens=True)), stops) for row in new]
         return answers[0] if isinstance(prompts, str) and len(answers) == 1 else answers
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
-        """Pieces of the continuation of one prompt as they come; takes what `generate` takes."""
+    def stream(self, prompt: str, *, stop: str | Sequence[str] | None = None, **options: Any) -> Iterator[str]:
+        """Pieces of the continuation of one prompt as they come; takes what `generate` takes.
+
+        Joined, they are what `generate` returns: a piece that may begin a stop text is held back until that is settled.
+        """
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         failed: list[BaseException] = []
 
         def run() -> None:
             try:
-                self.generate(prompt, streamer=streamer, **options)
+                self.generate(prompt, streamer=streamer, stop=stop, **options)
             except BaseException as error:  # noqa: BLE001 - raised again in the reader's thread
                 failed.append(error)
                 streamer.end()
 
         worker = threading.Thread(target=run, daemon=True)
         worker.start()
-        yield from (piece for piece in streamer if piece)
+        yield from _pieces_until(streamer, _texts(stop))
         worker.join()
         if failed:
             raise failed[0]
@@ -247,9 +250,38 @@ class LanguageModel:
         return [self.tokens(text) if isinstance(text, str) else text for text in texts]
 
 
+def _texts(stop: str | Sequence[str] | None) -> list[str]:
+    return [stop] if isinstance(stop, str) else list(stop or [])
+
+
 def _until(text: str, stops: Sequence[str]) -> str:
     """The text before the first stop string."""
     return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
+
+
+def _pieces_until(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
+    """The pieces of a text before the first stop string, which may lie across several of them.
+
+    >>> list(_pieces_until(["a b", "c d", "e f"], ["de"]))
+    ['a b', 'c ']
+    """
+    held = ""
+    for piece in pieces:
+        held += piece
+        before = len(_until(held, stops))
+        # Where the end of what is there could be the beginning of a stop string: nothing after it is settled yet.
+        open_from = next(
+            (i for i in range(len(held)) if any(stop.startswith(held[i:]) and stop != held[i:] for stop in stops)),
+            len(held),
+        )
+        settled = min(before, open_from)
+        if settled:
+            yield held[:settled]
+        if settled == before < len(held):
+            return
+        held = held[settled:]
+    if rest := _until(held, stops):
+        yield rest
 
 
 def load_model(name: str = origins.EMBEDDED, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:

@@ -1,5 +1,6 @@
 """Loading by name, what the model says of itself, and what is refused."""
 
+import copy
 import math
 import os
 import shutil
@@ -189,6 +190,44 @@ def test_a_model_without_the_hook_loads_by_the_packed_route(tmp_path):
     context = encode_groups(lm, ["good: yes\n", "bad: no\n"], group_size=1, progress=False)
     assert lm.score(["fine:"], [" yes", " no"], context=context).isfinite().all()
     assert isinstance(lm.generate("fine:", context=context, max_new_tokens=3), str)
+
+
+def test_a_model_whose_attention_was_exchanged_is_refused_until_it_is_set_back(tmp_path):
+    """Scores that go round the hook look like any other: those of the model without its context."""
+    lm = load_model(str(tiny_tokenizer_folder(tmp_path, "llama")), dtype="float32")
+    context = encode_groups(lm, ["good: yes\n", "bad: no\n"], group_size=1, progress=False)
+    before = lm.model.config._attn_implementation
+    expected = lm.score(["fine:"], [" yes", " no"], context=context)
+    text = lm.generate("fine:", context=context, max_new_tokens=3)
+    lm.model.set_attn_implementation("sdpa")
+    message = rf"reached layers \[\] of LlamaForCausalLM.*is 'sdpa'.*set_attn_implementation\('{before}'\)"
+    with pytest.raises(RuntimeError, match=message):
+        lm.score(["fine:"], [" yes", " no"], context=context)
+    with pytest.raises(RuntimeError, match=message):
+        lm.generate("fine:", context=context, max_new_tokens=3)
+    with pytest.raises(RuntimeError, match=message):
+        list(lm.stream("fine:", context=context, max_new_tokens=3))
+    with pytest.raises(RuntimeError, match=message):
+        lm.attention_mass("fine:", context)
+    with pytest.raises(RuntimeError, match=message):
+        encode_groups(lm, ["good: yes\n"], progress=False)
+    lm.model.set_attn_implementation(before)
+    assert torch.equal(lm.score(["fine:"], [" yes", " no"], context=context), expected)
+    assert lm.generate("fine:", context=context, max_new_tokens=3) == text
+
+
+def test_a_single_layer_that_goes_round_the_hook_is_noticed(tmp_path):
+    lm = load_model(str(tiny_tokenizer_folder(tmp_path, "llama")), dtype="float32")
+    context = encode_groups(lm, ["good: yes\n"], progress=False)
+    layer = lm.model.model.layers[1].self_attn
+    layer.config = copy.deepcopy(layer.config)
+    layer.config._attn_implementation = "eager"
+    for use in (
+        lambda: lm.score(["fine:"], [" yes", " no"], context=context),
+        lambda: lm.generate("fine:", context=context, max_new_tokens=3),
+    ):
+        with pytest.raises(RuntimeError, match=r"reached layers \[0, 2\] of .*, expected \[0, 1, 2\]"):
+            use()
 
 
 def test_dtype_follows_the_processor(monkeypatch):

@@ -1,11 +1,13 @@
 """Encoded groups on disk, found by their content, so that a second run encodes nothing twice."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -24,7 +26,8 @@ class GroupCache:
     """A folder of encoded groups, one safetensors file each, least recently used ones removed beyond a size.
 
     A group's name is a hash of all that its keys depend on: model, revision, dtype, BOS policy, shared prefix, first
-    position and tokens. A file that cannot be read, or whose digest is wrong, is dropped and encoded again.
+    position, tokens, and the versions of this package, torch and transformers. A file that cannot be read, or whose
+    digest is wrong, is dropped and encoded again.
 
     Attributes:
         folder: where the files are.
@@ -40,7 +43,7 @@ class GroupCache:
     def name(self, model: str, bos: str, shared: Sequence[int], start: int, tokens: Sequence[int]) -> str:
         """The file name of a group."""
         what = json.dumps(["v1", model, bos, list(shared), start, list(tokens)])
-        return hashlib.sha256(what.encode()).hexdigest()[:32] + ".safetensors"
+        return hashlib.sha256(f"{what} {_versions()}".encode()).hexdigest()[:32] + ".safetensors"
 
     def read(self, name: str, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], columns: slice) -> bool:
         """Copy a stored group into these columns; whether it was there, whole."""
@@ -99,3 +102,9 @@ class GroupCache:
                 break
             path.unlink(missing_ok=True)
             size -= bytes_
+
+
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    """What computes the keys: another version of any of these may round, or attend, differently."""
+    return tuple(version(name) for name in ("lmops-lab", "torch", "transformers"))

@@ -33,6 +33,8 @@ class AttentionCall:
         positions: positions [B, T] of the own tokens, set by the forward pass (sliding windows need them).
         layers: layers that the call has reached so far, in order.
         windows: sliding window of each layer reached (tokens), None for full attention.
+        mask_window: sliding window that the model wanted in its masks, None for none. Its masks are not used, so the
+            layers have to hand the window over, too.
     """
 
     context: GroupedContext | None = None
@@ -47,6 +49,7 @@ class AttentionCall:
     positions: Tensor | None = None
     layers: list[int] = field(default_factory=list)
     windows: list[int | None] = field(default_factory=list)
+    mask_window: int | None = None
 
 
 _local = threading.local()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lmops_lab.shapes import ContextKeys, StoredKeys
+from lmops_lab.shapes import ContextKeys, ContextValues, StoredKeys, StoredValues
 
 # "groups" (M), "sqrt_groups" or a number; "none", "group" or "shared". Plain types: a wrong word gets our own error.
 OwnWeight = int | float | str
@@ -23,7 +23,8 @@ class GroupedContext:
     position `end - 1`; a query starts at `end`, whatever M is.
 
     Attributes:
-        keys, values: per layer [kv_heads, columns, dim]; columns = shared prefix, then group 0, group 1, ...
+        keys, values: per layer [kv_heads, columns, dim]; columns = shared prefix, then group 0, group 1, ... Values may
+            have a width of their own.
         prefix_tokens: columns of the prefix that all groups share (0 without one).
         group_tokens: columns of each group, the shared prefix not counted.
         group_examples: demonstrations in each group.
@@ -37,7 +38,7 @@ class GroupedContext:
     """
 
     keys: tuple[StoredKeys, ...]
-    values: tuple[StoredKeys, ...]
+    values: tuple[StoredValues, ...]
     prefix_tokens: int
     group_tokens: tuple[int, ...]
     group_examples: tuple[int, ...]
@@ -63,7 +64,7 @@ class GroupedContext:
         """Columns of keys that a query reads in every layer."""
         return self.prefix_tokens + sum(self.group_tokens)
 
-    def layer(self, layer: int) -> tuple[ContextKeys, ContextKeys]:
+    def layer(self, layer: int) -> tuple[ContextKeys, ContextValues]:
         """Keys and values [kv_heads, columns, dim] of one layer, as numbers to compute with."""
         key, value = self.keys[layer], self.values[layer]
         if self.key_scales:

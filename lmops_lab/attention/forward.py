@@ -1,6 +1,7 @@
 """Forward passes through a hooked model: hidden states of chosen tokens, and logits only where they are needed."""
 
 import sys
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +24,30 @@ def route_of(model: PreTrainedModel) -> str:
     return getattr(model, "lmops_route", "hook")
 
 
+def note_reached(model: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Note on a proven model which layers the hook reaches, and the attention implementation that was proven."""
+    vars(model)["lmops_reached"] = (tuple(layers), model.config._attn_implementation)
+
+
+def check_reached(model: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Refuse a pass that went round the hook: its numbers would be those of the model without its context.
+
+    A model is proven once, when it is loaded; whoever exchanges its attention later undoes that without a sign.
+
+    Raises:
+        RuntimeError: with the layers, the attention implementation and how to set it back.
+    """
+    proven = getattr(model, "lmops_reached", None)
+    if proven is None or tuple(layers) == proven[0]:
+        return
+    expected, implementation = proven
+    raise RuntimeError(
+        f"structured attention reached layers {list(layers)} of {type(model).__name__}, expected {list(expected)}: its "
+        f"attention implementation is {model.config._attn_implementation!r} and was {implementation!r} when loaded; "
+        f"set it back with model.set_attn_implementation({implementation!r}) or load the model again"
+    )
+
+
 def position_limit(model: PreTrainedModel) -> int:
     """Positions the model was made for (tokens); ALiBi models name none, so it is the length they were trained on."""
     config = model.config
@@ -43,8 +68,10 @@ def key_value_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], ...]
     if known is None and model.device.type == "meta":  # an outline without weights cannot run: its configuration says
         config = model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return ((heads, dim, dim),) * int(config.num_hidden_layers)
+        dim = value_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        if getattr(config, "qk_nope_head_dim", None):  # latent attention, whose head_dim is that of the rotated part
+            dim, value_dim = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+        return ((heads, dim, value_dim),) * int(config.num_hidden_layers)
     if known is None:
         seen: dict[int, tuple[int, int, int]] = {}
 
@@ -69,11 +96,15 @@ def hidden_at(model: PreTrainedModel, ids: Tensor, positions: Tensor, call: Atte
     """Last hidden states [B, T, width] of right-padded rows under `call`.
 
     Padding sits at the right, after everything a real token may see, so it needs no mask. Positions are explicit.
+
+    Raises:
+        RuntimeError: see `check_reached`.
     """
     ids, positions = ids.to(model.device), positions.to(model.device)
     if route_of(model) == "packed":
         return packed_states(model, ids, positions, call)
     call.positions = positions
+    before = len(call.layers)
     with active(call):
         output = model.get_decoder()(
             input_ids=ids,
@@ -81,6 +112,7 @@ def hidden_at(model: PreTrainedModel, ids: Tensor, positions: Tensor, call: Atte
             attention_mask=torch.ones_like(ids),
             use_cache=False,
         )
+    check_reached(model, call.layers[before:])
     return output.last_hidden_state
 
 

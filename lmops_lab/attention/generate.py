@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from lmops_lab.attention.call import AttentionCall, active
 from lmops_lab.attention.context import GroupedContext, OwnWeight, log_own_weight
-from lmops_lab.attention.forward import position_limit, route_of
+from lmops_lab.attention.forward import check_reached, position_limit, route_of
 from lmops_lab.attention.grouping import Tokens
 from lmops_lab.attention.packed import ContextCache, alibi_bias, generation_mask, has_alibi
 
@@ -38,6 +38,7 @@ def generate_tokens(
 
     Raises:
         ValueError: no prompt, an empty one, or one too long for the positions left.
+        RuntimeError: the model's attention was exchanged after it was loaded.
     """
     start = context.end if context else 0
     check_prompts(prompts, start, max_new_tokens, position_limit(model))
@@ -90,16 +91,26 @@ def check_prompts(prompts: Sequence[Tokens], start: int, max_new_tokens: int, li
 
 @contextmanager
 def _positioned_steps(model: PreTrainedModel, call: AttentionCall) -> Iterator[None]:
-    """Tell the call the positions of each step's tokens; sliding windows over the context need them."""
+    """Tell the call the positions of each step's tokens (sliding windows over the context need them), and check it.
+
+    Every step has to reach every layer: a generation that goes round the hook looks like any other.
+    """
 
     def note(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         call.positions = kwargs.get("position_ids")
+        call.layers.clear()
+        call.windows.clear()
 
-    handle = model.get_decoder().register_forward_pre_hook(note, with_kwargs=True)
+    def check(_module: nn.Module, _args: Any, _output: Any) -> None:
+        check_reached(model, call.layers)
+
+    decoder = model.get_decoder()
+    handles = decoder.register_forward_pre_hook(note, with_kwargs=True), decoder.register_forward_hook(check)
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

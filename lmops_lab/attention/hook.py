@@ -18,14 +18,14 @@ from transformers.utils import logging
 from lmops_lab.attention.call import AttentionCall, active, current
 from lmops_lab.attention.layer import finite_mask, grouped_attention
 from lmops_lab.attention.partial import attend_plainly, attend_sinks, causal_mask, merge_parts
-from lmops_lab.shapes import Heads, KeyValues
+from lmops_lab.shapes import Heads, Outputs, OwnKeys, OwnValues
 
 __all__ = ["NAME", "AttentionCall", "active", "install"]
 
 NAME = "lmops_grouped"
 
 # What a layer may hand over beyond plain softmax attention, and that merged attentions would silently leave out.
-_UNKNOWN = ("position_bias", "head_mask", "sinks", "cu_seq_lens_q")
+_UNKNOWN = ("position_bias", "head_mask", "sinks", "cu_seq_lens_q", "indices")
 
 
 def install(model: PreTrainedModel) -> bool:
@@ -55,14 +55,15 @@ def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
     call = current()
     if call is None or call.generating:
         return sdpa_mask(*args, **kwargs)
+    call.mask_window = kwargs.get("local_size") or call.mask_window
     return None  # the call itself is causal (or follows own_mask); a second mask would only cost time
 
 
 def _attention(
     module: nn.Module,
     query: Heads,
-    key: KeyValues,
-    value: KeyValues,
+    key: OwnKeys,
+    value: OwnValues,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -100,13 +101,13 @@ def _attention(
 
 def _ordinary(
     query: Heads,
-    key: KeyValues,
-    value: KeyValues,
+    key: OwnKeys,
+    value: OwnValues,
     mask: Tensor | None,
     scale: float,
     softcap: float | None,
     sinks: Tensor | None,
-) -> Heads:
+) -> Outputs:
     """The stock attention of models whose soft cap or sinks torch's fused attention does not know."""
     if mask is None:
         additive = causal_mask(query.shape[2], key.shape[2], dtype=query.dtype, device=query.device)

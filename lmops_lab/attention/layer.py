@@ -14,22 +14,22 @@ from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.context import GroupedContext
 from lmops_lab.attention.partial import Part, attend, attend_shared, attend_sinks, causal_mask, merge_parts
 from lmops_lab.attention.windows import attend_shared_window, own_window_mask
-from lmops_lab.shapes import Heads, KeyValues, OwnMask
+from lmops_lab.shapes import Heads, Outputs, OwnKeys, OwnMask, OwnValues
 
 
 def grouped_attention(
     call: AttentionCall,
     layer: int,
     query: Heads,
-    key: KeyValues,
-    value: KeyValues,
+    key: OwnKeys,
+    value: OwnValues,
     *,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
     mask: Tensor | None = None,
-) -> Heads:
+) -> Outputs:
     """Attend to the call's context and to the own tokens, and merge the two exactly: [B, H, T, D].
 
     Args:
@@ -101,8 +101,8 @@ def _context_part(
 
 def _own_part(
     query: Heads,
-    key: KeyValues,
-    value: KeyValues,
+    key: OwnKeys,
+    value: OwnValues,
     mask: OwnMask | None,
     positions: Tensor | None,
     *,

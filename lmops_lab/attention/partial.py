@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmops_lab.shapes import ContextKeys, Heads, KeyValues, LogSumExp, OwnMask
+from lmops_lab.shapes import ContextKeys, ContextValues, Heads, LogSumExp, Outputs, OwnKeys, OwnMask, OwnValues
 
-Part = tuple[Heads, LogSumExp]
+Part = tuple[Outputs, LogSumExp]
 
 # Keys that the plain fallback scores at once: 512 rows of 4096 float32 scores are 8 MiB a head.
 _FALLBACK_KEYS = 4096
@@ -47,8 +47,8 @@ def merge_parts(left: Part, right: Part, log_weight: float = 0.0) -> Part:
 
 def attend(
     query: Heads,
-    key: KeyValues,
-    value: KeyValues,
+    key: OwnKeys,
+    value: OwnValues,
     *,
     scale: float,
     causal: bool = False,
@@ -60,6 +60,7 @@ def attend(
     Args:
         query: [B, H, T, D]
         key, value: [B, K, keys, D]; H must be a multiple of K (grouped-query attention, keys are never repeated).
+            Values of another width than the keys take the plain formula, too: the kernels want one width for both.
         scale: factor on the dot products, usually 1 / sqrt(D).
         causal: row i sees keys 0..i; needs as many keys as queries.
         mask: additive [B or 1, 1, T, keys], instead of `causal`.
@@ -69,35 +70,37 @@ def attend(
     Returns:
         out [B, H, T, D] in the query's dtype; lse [B, H, T] in nats, float32 (float64 for float64 inputs).
     """
-    if softcap is None and query.device.type == "cpu" and _flash_for_cpu_works(query.dtype):
+    fused = softcap is None and query.shape[-1] == value.shape[-1]
+    if fused and query.device.type == "cpu" and _flash_for_cpu_works(query.dtype):
         if causal and _BLOCK < query.shape[2] <= _LONGEST_IN_BLOCKS:
             return _attend_causal_blocks(query, key, value, scale)
         additive = None if mask is None else mask.to(query.dtype)
         return _flash_for_cpu(query, key, value, scale=scale, causal=causal, mask=additive)
-    if softcap is None and mask is None and query.device.type == "cuda" and _flash_on_cuda_works(query.dtype):
+    if fused and mask is None and query.device.type == "cuda" and _flash_on_cuda_works(query.dtype):
         return _flash_on_cuda(query, key, value, scale=scale, causal=causal)
     return attend_plainly(query, key, value, scale=scale, causal=causal, mask=mask, softcap=softcap)
 
 
 def attend_shared(
-    query: Heads, key: ContextKeys, value: ContextKeys, *, scale: float, softcap: float | None = None
+    query: Heads, key: ContextKeys, value: ContextValues, *, scale: float, softcap: float | None = None
 ) -> Part:
     """Attention of a whole batch to one set of keys, read once for all rows and query heads.
 
     The rows and the G = H / K heads that share a key/value head are folded into the query length, so neither the batch
     nor grouped-query attention ever copies a key.
 
-    Shapes: query [B, H, T, D]; key, value [K, C, D]; returns out [B, H, T, D], lse [B, H, T].
+    Shapes: query [B, H, T, D]; key, value [K, C, D]; returns out [B, H, T, D], lse [B, H, T]. The D of value and out
+    may differ from that of query and key.
     """
     batch, heads, tokens, dim = query.shape
-    kv_heads = key.shape[0]
+    kv_heads, _, value_dim = value.shape
     per_kv = heads // kv_heads
     folded = query.reshape(batch, kv_heads, per_kv, tokens, dim).permute(1, 2, 0, 3, 4)  # [K, G, B, T, D]
     folded = folded.reshape(1, kv_heads, per_kv * batch * tokens, dim)  # [1, K, G*B*T, D]
     out, lse = attend(folded, key.unsqueeze(0), value.unsqueeze(0), scale=scale, softcap=softcap)
-    out = out.reshape(kv_heads, per_kv, batch, tokens, dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
+    out = out.reshape(kv_heads, per_kv, batch, tokens, value_dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
     lse = lse.reshape(kv_heads, per_kv, batch, tokens).permute(2, 0, 1, 3)  # [B, K, G, T]
-    return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
+    return out.reshape(batch, heads, tokens, value_dim), lse.reshape(batch, heads, tokens)
 
 
 def attend_sinks(like: Heads, sinks: Tensor) -> Part:
@@ -109,7 +112,7 @@ def attend_sinks(like: Heads, sinks: Tensor) -> Part:
     return torch.zeros_like(like), sinks.to(wide)[None, :, None].expand(like.shape[:3])
 
 
-def _attend_causal_blocks(query: Heads, key: KeyValues, value: KeyValues, scale: float) -> Part:
+def _attend_causal_blocks(query: Heads, key: OwnKeys, value: OwnValues, scale: float) -> Part:
     """Causal attention as full attention to all earlier blocks, merged with causal attention inside each block.
 
     The CPU kernel computes whole tiles on the diagonal and throws half away; smaller diagonal blocks throw away less.
@@ -129,7 +132,7 @@ def _attend_causal_blocks(query: Heads, key: KeyValues, value: KeyValues, scale:
 
 
 def _flash_for_cpu(
-    query: Heads, key: KeyValues, value: KeyValues, *, scale: float, causal: bool = False, mask: OwnMask | None = None
+    query: Heads, key: OwnKeys, value: OwnValues, *, scale: float, causal: bool = False, mask: OwnMask | None = None
 ) -> Part:
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, causal, attn_mask=mask, scale=scale
@@ -139,8 +142,8 @@ def _flash_for_cpu(
 
 def attend_plainly(
     query: Heads,
-    key: KeyValues,
-    value: KeyValues,
+    key: OwnKeys,
+    value: OwnValues,
     *,
     scale: float,
     causal: bool = False,
@@ -179,7 +182,7 @@ def causal_mask(tokens: int, keys: int, *, dtype: torch.dtype, device: torch.dev
     return torch.zeros(1, 1, tokens, keys, dtype=dtype, device=device).masked_fill(hidden, -math.inf)
 
 
-def _flash_on_cuda(query: Heads, key: KeyValues, value: KeyValues, *, scale: float, causal: bool = False) -> Part:
+def _flash_on_cuda(query: Heads, key: OwnKeys, value: OwnValues, *, scale: float, causal: bool = False) -> Part:
     """Flash attention in half precision, memory-efficient attention in float32; neither takes grouped queries."""
     tokens, per_kv = query.shape[2], query.shape[1] // key.shape[1]
     if per_kv > 1:  # only the short own part comes here ungrouped: shared keys arrive folded
@@ -232,8 +235,10 @@ def _agrees(kernel: Callable[..., Part], dtype: torch.dtype, device: str, *, mas
     return True
 
 
-def backend_of(device: str, dtype: torch.dtype) -> str:
-    """Which attention kernel `attend` uses there, with the reason."""
+def backend_of(device: str, dtype: torch.dtype, *, one_width: bool = True) -> str:
+    """Which attention kernel `attend` uses there, with the reason; `one_width`: keys are as wide as values."""
+    if not one_width:
+        return "plain matrix products and logsumexp (the kernels want keys and values of one width)"
     if device == "cpu" and _flash_for_cpu_works(dtype):
         return "torch's CPU flash attention (agreed with the plain formula in a self-test)"
     if device == "cuda" and _flash_on_cuda_works(dtype):

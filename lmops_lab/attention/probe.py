@@ -16,7 +16,15 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.encoding import encode_token_groups
-from lmops_lab.attention.forward import hidden_at, key_value_shapes, logits_at, position_limit, set_route
+from lmops_lab.attention.forward import (
+    hidden_at,
+    key_value_shapes,
+    logits_at,
+    note_reached,
+    position_limit,
+    route_of,
+    set_route,
+)
 from lmops_lab.attention.hook import install
 from lmops_lab.attention.packed import alibi_positions, has_alibi
 from lmops_lab.attention.partial import backend_of
@@ -112,9 +120,18 @@ def prepare(model: PreTrainedModel) -> Capabilities:
         set_route(model, route)
         try:
             difference, call = check_route(model, ids, stock)
+        except torch.OutOfMemoryError:  # says something about the machine, nothing about the model
+            raise
         except ValueError as error:
             reasons.append(str(error))
             continue
+        except (RuntimeError, TypeError) as error:  # whatever a layer that nobody has seen yet does with the call
+            first = str(error).partition("\n")[0]
+            reasons.append(f"structured attention fails in it ({type(error).__name__}: {first})")
+            continue
+        if route == "hook":
+            note_reached(model, call.layers)
+        shapes = key_value_shapes(model)
         return Capabilities(
             architecture=model.config.model_type,
             route=route,
@@ -127,10 +144,10 @@ def prepare(model: PreTrainedModel) -> Capabilities:
             honours_masks=honours_masks,
             softcap=getattr(model.config, "attn_logit_softcapping", None) is not None,
             sinks=any(name.endswith("sinks") for name, _ in model.named_parameters()),
-            kv_shapes=key_value_shapes(model),
+            kv_shapes=shapes,
             difference=difference,
             allowed=_TOLERANCE.get(model.dtype, _TOLERANCE[torch.bfloat16]),
-            backend=backend_of(model.device.type, model.dtype),
+            backend=backend_of(model.device.type, model.dtype, one_width=all(key == value for _, key, value in shapes)),
             seconds=time.perf_counter() - started,
         )
     raise ValueError(_refusal(model.config.model_type, "; ".join(reasons)))
@@ -186,7 +203,7 @@ def check_route(model: PreTrainedModel, ids: list[int], stock: Tensor) -> tuple[
         states = hidden_at(model, torch.tensor([ids[split:]]), torch.arange(split, len(ids))[None], call)
         if call.layers != expected:
             raise ValueError(f"structured attention reached layers {call.layers}, expected {expected}")
-        _check_windows(model.config, call)
+        _check_windows(model, call)
         ours = logits_at(model, states[0]).float().log_softmax(-1)
         difference = (ours - stock[split:]).abs().max().item()
         allowed = _TOLERANCE.get(model.dtype, _TOLERANCE[torch.bfloat16])
@@ -199,14 +216,31 @@ def check_route(model: PreTrainedModel, ids: list[int], stock: Tensor) -> tuple[
     return worst, call
 
 
-def _check_windows(config: PreTrainedConfig, call: AttentionCall) -> None:
-    """A window longer than the check's few tokens would go unnoticed if a layer kept it from the hook."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None or not call.windows:
+def _check_windows(model: PreTrainedModel, call: AttentionCall) -> None:
+    """A window longer than the check's few tokens would go unnoticed if a layer kept it from the route."""
+    kinds, limit = getattr(model.config, "layer_types", None), position_limit(model)
+    declared = _declared_window(model.config)
+    hidden = min((window for window in (declared, call.mask_window) if window), default=limit)
+    if route_of(model) == "packed" and hidden < limit:
+        raise ValueError(f"structured attention in a packed row passes over its sliding window of {hidden} tokens")
+    if kinds is None and hidden < limit and not any(call.windows):
+        raise ValueError(
+            f"structured attention sees no window in any layer, but a sliding window of {hidden} tokens is in its "
+            f"{'configuration' if declared else 'masks'}"
+        )
+    if kinds is None or route_of(model) == "packed":
         return
     for layer, (kind, window) in enumerate(zip(kinds, call.windows, strict=False)):
         if (kind == "sliding_attention") != (window is not None):
             raise ValueError(f"structured attention sees window {window} in layer {layer}, which is of type {kind}")
+
+
+def _declared_window(config: PreTrainedConfig) -> int | None:
+    """The sliding window that some layer has by the configuration, None where there is none."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    off = getattr(config, "use_sliding_window", None) is False or (kinds and "sliding_attention" not in kinds)
+    return window if isinstance(window, int) and not off else None
 
 
 def _sample(model: PreTrainedModel) -> list[int]:

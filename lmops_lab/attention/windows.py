@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from lmops_lab.attention.partial import Part, attend_plainly, attend_shared, causal_mask
-from lmops_lab.shapes import ContextKeys, Heads, OwnMask
+from lmops_lab.shapes import ContextKeys, ContextValues, Heads, OwnMask
 
 
 def attend_shared_window(
     query: Heads,
     key: ContextKeys,
-    value: ContextKeys,
+    value: ContextValues,
     *,
     scale: float,
     softcap: float | None,

@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lmops_lab.digests import write_record
-from lmops_lab.files import sweep_leftovers, write_text
+from lmops_lab.files import sweep_leftovers
 from lmops_lab.icl import cells, experiment
 from lmops_lab.icl.cells import SETTINGS, Cell, CellStore
 from lmops_lab.icl.experiment import keep, run_points
@@ -171,15 +171,14 @@ def start_sweep(grid: Grid | Mapping[str, Any], folder: Path | str, arguments: S
 
     Raises:
         ValueError: a grid or a folder that cannot be used. What else is wrong stands in the job's status.
+        FolderBusyError: another sweep is running there, or has just been started; its grid stays.
     """
     folder = Path(folder).resolve()
     grid = grid if isinstance(grid, Grid) else Grid.of(grid)
     check_folder(folder)
     asked = folder / "grid.json"
-    with one_writer(folder):
-        write_text(asked, json.dumps(grid.to_dict(), indent=1) + "\n")
     command = ["-m", "lmops_lab.cli", "sweep", str(asked), "--folder", str(folder), "--quiet", *arguments]
-    return start_job(folder, command)
+    return start_job(folder, command, {asked.name: json.dumps(grid.to_dict(), indent=1) + "\n"})
 
 
 def _write_manifest(folder: Path, plan: SweepPlan) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from lmops_lab.digests import read_record, write_record
+from lmops_lab.files import write_text
 
 STATUS, LOG, LOCK = "status.json", "log.txt", ".lock"
 FORMAT = "lmops-lab job 1"
@@ -194,17 +195,23 @@ class Job:
             os.kill(status.process, signal.SIGTERM)
 
 
-def start_job(folder: Path | str, arguments: Sequence[str]) -> Job:
+def start_job(folder: Path | str, arguments: Sequence[str], files: Mapping[str, str] | None = None) -> Job:
     """Run `python arguments...` as a child in its own session, with its output in the folder's log.
 
     It goes on when the notebook, the browser or the terminal that started it is closed. The child is expected to take
     `one_writer` and to use a `Reporter`.
 
+    Args:
+        files: what the child is to read, as names and texts; written to the folder unless it is busy.
+
     Raises:
-        FolderBusyError: the folder is being written already.
+        FolderBusyError: the folder is being written already, or a job that was started there is about to.
     """
     folder = Path(folder).resolve()
     with one_writer(folder):
+        _check_not_starting(folder)
+        for name, text in (files or {}).items():
+            write_text(folder / name, text)
         _write_status(folder, JobStatus("starting", host=socket.gethostname(), started=time.time()))
         with (folder / LOG).open("ab") as log:
             child = subprocess.Popen(  # noqa: S603 - arguments come from this package, no shell is involved
@@ -219,6 +226,20 @@ def start_job(folder: Path | str, arguments: Sequence[str]) -> Job:
         _write_status(folder, status)
     _children.append(child)
     return Job(folder)
+
+
+def _check_not_starting(folder: Path) -> None:
+    """Refuse a folder whose job has been started but has not taken the lock: it needs seconds to load its libraries.
+
+    Only a living process of this machine counts; of another one nobody here can tell, and a lock that is free means
+    that a running job has ended.
+    """
+    status = read_status(folder)
+    if status and status.state == "starting" and status.process and status.host == socket.gethostname():
+        raise FolderBusyError(
+            f"a job has just been started in {str(folder)!r} (process {status.process}); watch it (`lmops-lab sweep "
+            f"{folder} --status`), wait until it ends, or choose another folder"
+        )
 
 
 # What the fields of a status are, so that a file of somebody else's making is none.

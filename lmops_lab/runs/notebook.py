@@ -14,16 +14,18 @@ from typing import Any
 
 import nbformat
 import papermill
+from filelock import FileLock
 from nbconvert import HTMLExporter
 
 from lmops_lab.digests import check_files, file_digests, read_record, write_record
 from lmops_lab.files import write_text
 from lmops_lab.runs import record
-from lmops_lab.runs.parameters import check_parameters, read_parameters
+from lmops_lab.runs.parameters import check_parameters, read_parameters, with_lists
 
 # Written when a run starts and when it ends; a folder with the first alone was interrupted and can be continued.
 STARTED, FINISHED = "parameters.json", "run.json"
 LOG = "run.log"
+_LOCK = ".lock"  # beside the folders of all notebooks, held while one of them is chosen
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def run_notebook(
         papermill.PapermillExecutionError: a cell failed; the notebook up to there is kept in `folder`.
     """
     known = read_parameters(notebook)
+    parameters = with_lists(parameters)
     check_parameters(known, parameters)
     values = dict(parameters)
     content = content or identity(notebook, values)
@@ -111,13 +114,7 @@ def run_notebook(
     folder.mkdir(parents=True, exist_ok=True)
     if "output" in known:
         values.setdefault("output", str(folder))
-    began = {
-        "notebook": notebook.name,
-        "parameters": dict(parameters),
-        "process": os.getpid(),
-        "host": platform.node(),
-    }
-    write_record(folder / STARTED, began)
+    _write_started(folder, notebook, parameters, claimed=False)
     (folder / FINISHED).unlink(missing_ok=True)  # of an earlier run: this one is not finished yet
     executed = folder / notebook.name
     started = datetime.now(UTC)
@@ -140,6 +137,7 @@ def run_notebook(
     kept = {
         "notebook": notebook.name,
         "content": content,
+        "show_code": show_code,
         "parameters": complete,
         "seeds": record.seeds(complete),
         "started": started.isoformat(timespec="seconds"),
@@ -189,8 +187,19 @@ def identity(notebook: Path, parameters: Mapping[str, Any]) -> str:
         ValueError: parameters that the notebook does not have.
     """
     known = read_parameters(notebook)
+    parameters = with_lists(parameters)
     check_parameters(known, parameters)
     return record.content_hash(notebook, {**{name: p.default for name, p in known.items()}, **parameters})
+
+
+def with_page(run: Run, *, show_code: bool) -> Run:
+    """A finished run whose HTML page shows the code, or not: written again where it was made the other way."""
+    kept = read_record(run.folder / FINISHED)
+    if kept.get("show_code") != show_code:
+        export_html(run.notebook, show_code=show_code)
+        kept |= {"show_code": show_code, "files": file_digests({path.name: path for path in (run.notebook, run.html)})}
+        write_record(run.folder / FINISHED, kept)
+    return run
 
 
 @contextmanager
@@ -249,25 +258,35 @@ def freeze_widgets(notebook: Path) -> None:
 
 
 def next_folder(root: Path, notebook: Path, parameters: Mapping[str, Any]) -> Path:
-    """The folder for a run: that of an interrupted run with the same parameters, otherwise a new, higher number."""
+    """The folder for a run: that of an interrupted run with the same parameters, otherwise a new, higher number.
+
+    The folder is this process's from then on: another one that asks while this one lives gets another folder.
+    """
     parent = root / notebook.stem
     parent.mkdir(parents=True, exist_ok=True)
-    numbered = sorted((p for p in parent.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    for folder in reversed(numbered):
-        if not (folder / FINISHED).is_file() and _interrupted(folder, notebook, parameters):
-            return folder
-    number = int(numbered[-1].name) + 1 if numbered else 1
-    while True:
-        try:
-            (parent / f"{number:03}").mkdir()
-        except FileExistsError:  # another process took it
-            number += 1
+    with FileLock(root / _LOCK):
+        numbered = sorted((p for p in parent.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+        for folder in reversed(numbered):
+            if not (folder / FINISHED).is_file() and _interrupted(folder, notebook, parameters):
+                break
         else:
-            return parent / f"{number:03}"
+            folder = parent / f"{int(numbered[-1].name) + 1 if numbered else 1:03}"
+            folder.mkdir()
+        _write_started(folder, notebook, parameters, claimed=True)
+    return folder
+
+
+def _write_started(folder: Path, notebook: Path, parameters: Mapping[str, Any], *, claimed: bool) -> None:
+    """Say whose folder it is. `claimed`: the run will begin here, in this process or in one that it starts."""
+    began = {"notebook": notebook.name, "parameters": dict(parameters), "process": os.getpid(), "host": platform.node()}
+    write_record(folder / STARTED, began | {"claimed": claimed})
 
 
 def _interrupted(folder: Path, notebook: Path, parameters: Mapping[str, Any]) -> bool:
-    """Whether a run of this notebook with these parameters began here and its process is gone."""
+    """Whether a run of this notebook with these parameters began here, or was to begin, and its process is gone.
+
+    A run of this very process counts, too: it has failed, or it would not be asked for again; a mere claim does not.
+    """
     try:
         began = read_record(folder / STARTED)
         same = (began["notebook"], began["parameters"]) == (notebook.name, json.loads(json.dumps(dict(parameters))))
@@ -284,7 +303,7 @@ def _interrupted(folder: Path, notebook: Path, parameters: Mapping[str, Any]) ->
         except PermissionError:
             return False
         return False
-    return same
+    return same and not began.get("claimed")
 
 
 def _cells(notebook: Path) -> list[Any]:

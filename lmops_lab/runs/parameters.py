@@ -2,7 +2,7 @@
 
 import ast
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,17 @@ class Parameter:
     types: tuple[str, ...] = ()
 
     def takes(self, value: object) -> bool:
-        """Whether a value fits. An integer is welcome where a float is; a bare default of None takes anything."""
+        """Whether a value fits. An integer is welcome where a float is; a bare default of None takes anything.
+
+        Lists and tuples are one kind, since tuples reach a notebook as lists. What is in them is the notebook's own
+        business: `list[int]` takes any list.
+        """
         kind = type(value).__name__
-        allowed = self.types or (type(self.default).__name__,)
+        allowed = {name.partition("[")[0] for name in self.types} or {type(self.default).__name__}
         if not self.types and self.default is None:
             return True
-        return kind in allowed or (kind == "int" and "float" in allowed) or (kind == "tuple" and "list" in allowed)
+        series = {"list", "tuple"}
+        return kind in allowed or (kind == "int" and "float" in allowed) or (kind in series and bool(series & allowed))
 
     def expects(self) -> str:
         """What it takes, in words."""
@@ -35,8 +40,8 @@ class Parameter:
 def read_parameters(notebook: Path) -> dict[str, Parameter]:
     """Parameters of a notebook, in the order of its cell tagged "parameters".
 
-    The cell may hold nothing but assignments of literals to names, with or without annotations such as `float | str`,
-    so it is read as a syntax tree and never executed.
+    The cell may hold nothing but assignments of literals to names, with or without annotations such as `float | str`
+    or `list[int]`, so it is read as a syntax tree and never executed.
 
     Raises:
         ValueError: not a notebook, no such cell, or a cell with anything else in it.
@@ -57,23 +62,35 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"the parameters cell of {notebook.name} is not Python ({error})") from error
     for statement in statements:
-        types: tuple[str, ...] = ()
+        annotation: ast.expr | None = None
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 pass
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
-                words = ast.unparse(annotation).replace("None", "NoneType").split("|")
-                types = tuple(word.strip() for word in words)
+                pass
             case _:
                 raise ValueError(
                     f"line {statement.lineno} of the parameters cell of {notebook.name} is no plain assignment: "
                     f"{ast.unparse(statement)!r}"
                 )
         try:
+            types = () if annotation is None else tuple(_alternatives(annotation))
             found[name] = Parameter(ast.literal_eval(value), types)
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             raise ValueError(f"parameter {name!r} of {notebook.name} is not a literal value") from error
     return found
+
+
+def _alternatives(annotation: ast.expr) -> Iterator[str]:
+    """The types that an annotation lists with `|`; a `|` inside brackets belongs to its type."""
+    match annotation:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            yield from _alternatives(left)
+            yield from _alternatives(right)
+        case ast.Constant(value=None):
+            yield "NoneType"
+        case _:
+            yield ast.unparse(annotation)
 
 
 def parse_value(text: str) -> Any:
@@ -86,6 +103,17 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: "{[]: 1}", a list as key
         return text
+
+
+def with_lists(value: Any) -> Any:
+    """The same value with lists for its tuples: papermill would write a tuple into the notebook as a text.
+
+    >>> with_lists({"k": (0, 16), "sources": [("a", 1)]})
+    {'k': [0, 16], 'sources': [['a', 1]]}
+    """
+    if isinstance(value, Mapping):
+        return {name: with_lists(part) for name, part in value.items()}
+    return [with_lists(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:

@@ -25,8 +25,9 @@ _ALSO = ("lmops-lab", "tokenizers")
 def content_hash(notebook: Path, parameters: Mapping[str, Any]) -> str:
     """Identity of a run's result: the notebook's source, all parameters, files they name, this package, its libraries.
 
-    Stored outputs do not count, nor does where the run is written. A parameter that names an existing file or folder
-    counts with the sizes and times of its files, so that changed data is a new run.
+    Stored outputs do not count, nor does what a run has written to the folder that its parameter `output` names. Any
+    other parameter that names an existing file or folder counts with the sizes and times of its files, so that changed
+    data is a new run.
 
     Returns:
         16 hexadecimal digits.
@@ -35,7 +36,7 @@ def content_hash(notebook: Path, parameters: Mapping[str, Any]) -> str:
     what = {
         "cells": [[cell.cell_type, cell.source] for cell in cells if cell.cell_type == "code"],
         "parameters": dict(parameters),
-        "files": sorted(_stamps(parameters)),
+        "files": sorted(_stamps({name: value for name, value in parameters.items() if name != "output"})),
         "package": package_hash(),
         "versions": versions(),
     }

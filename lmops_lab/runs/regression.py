@@ -25,6 +25,7 @@ from lmops_lab.runs.parameters import check_parameters, read_parameters
 METRICS = "metrics.json"
 BASELINES = Path("notebooks/baselines")
 TOLERANCES = ("absolute", "relative", "statistical")
+_FILE = "baseline.yaml"
 
 # For metrics that a baseline does not hold yet: numbers of one program differ by rounding, not more.
 _DEFAULT_ABSOLUTE = 1e-3
@@ -116,16 +117,24 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Regression:
-    """The comparison of one notebook: all its lines, or the error that ended its run."""
+    """The comparison of one notebook: all its lines, or the error that ended its run, or why there was nothing to do.
+
+    Attributes:
+        outcome: what became of its run; None where it was not run, because it has no baseline.
+        missing: what its baseline lacks, so that nothing was compared: "" (nothing), "folder" (it has none yet) or
+            "file" (the folder is there without its numbers, which somebody has lost).
+    """
 
     notebook: Path
-    outcome: Outcome
-    comparisons: tuple[Comparison, ...]
+    outcome: Outcome | None
+    comparisons: tuple[Comparison, ...] = ()
+    missing: str = ""
 
     @property
     def failed(self) -> bool:
-        """Whether the run failed or any line did."""
-        return self.outcome.run is None or any(line.failed for line in self.comparisons)
+        """Whether the run failed, any line did, or the baseline's numbers are lost; having none yet is no failure."""
+        broken = self.outcome is not None and self.outcome.run is None
+        return broken or self.missing == "file" or any(line.failed for line in self.comparisons)
 
 
 def save_metrics(folder: Path | str, metrics: Mapping[str, SupportsFloat | Sequence[SupportsFloat]]) -> Path:
@@ -176,7 +185,7 @@ def read_baseline(folder: Path) -> Baseline:
     Raises:
         ValueError: naming the metric that cannot be read, or numbers that are not those that were measured.
     """
-    path = folder / "baseline.yaml"
+    path = folder / _FILE
     content = read_yaml(path)
     if not isinstance(content, dict) or not content or set(content) - {"parameters", "metrics", DIGEST}:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -225,7 +234,7 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
     # The digest comes before the numbers, so that it is not lost where the end of the file is.
     content = {"parameters": dict(baseline.parameters), DIGEST: _digest(metrics), "metrics": metrics}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    write_text(folder / "baseline.yaml", text)
+    write_text(folder / _FILE, text)
 
 
 def compare(notebook: str, baseline: Baseline, now: Mapping[str, Metric]) -> tuple[Comparison, ...]:
@@ -259,15 +268,16 @@ def regress(
     """Run notebooks on the parameters of their baselines, with an empty cache, and compare what they give.
 
     Args:
-        names: notebooks as `find_notebook` takes them; none means every notebook with a baseline.
+        names: notebooks as `find_notebook` takes them, run even without a baseline, so that `update` can make one; none
+            means every notebook with a baseline, the others being listed without a run.
         folder: where the runs go; earlier ones there are replaced.
 
     Raises:
-        FileNotFoundError: no such notebook, or one without a baseline.
+        FileNotFoundError: no such notebook, or no baseline at all.
     """
-    found = [find_notebook(name, baselines.parent) for name in names]
-    if not names:
-        found = sorted(path for path in baselines.parent.glob("*.ipynb") if (baselines / path.stem).is_dir())
+    found = [find_notebook(name, baselines.parent) for name in names] or sorted(baselines.parent.glob("*.ipynb"))
+    without = [path for path in found if not names and not (baselines / path.stem).is_dir()]
+    found = [path for path in found if path not in without]
     if not found:
         raise FileNotFoundError(f"there is no baseline in {baselines}; make one with regress NOTEBOOK --update")
     read = [_baseline_of(path, baselines) for path in found]
@@ -286,14 +296,15 @@ def regress(
     results = []
     for path, baseline, outcome in zip(found, read, outcomes, strict=True):
         now = {} if outcome.run is None else read_metrics(outcome.job.folder)
-        results.append(Regression(path, outcome, compare(path.stem, baseline, now) if outcome.run else ()))
-    return results
+        lines = compare(path.stem, baseline, now) if outcome.run else ()
+        results.append(Regression(path, outcome, lines, _missing(baselines / path.stem)))
+    return [*results, *(Regression(path, None, missing="folder") for path in without)]
 
 
 def update(results: Sequence[Regression], baselines: Path = BASELINES) -> None:
     """Make the runs' numbers and figures the new baselines; failed runs change nothing."""
     for result in results:
-        if result.outcome.run is not None:
+        if result.outcome is not None and result.outcome.run is not None:
             folder = baselines / result.notebook.stem
             baseline = _baseline_of(result.notebook, baselines)
             write_baseline(folder, updated(baseline, read_metrics(result.outcome.job.folder)))
@@ -307,9 +318,13 @@ def update(results: Sequence[Regression], baselines: Path = BASELINES) -> None:
 def _baseline_of(notebook: Path, baselines: Path) -> Baseline:
     """The notebook's baseline, its parameters checked; an empty one where there is none yet."""
     folder = baselines / notebook.stem
-    baseline = read_baseline(folder) if (folder / "baseline.yaml").is_file() else Baseline({}, {})
+    baseline = read_baseline(folder) if (folder / _FILE).is_file() else Baseline({}, {})
     check_parameters(read_parameters(notebook), baseline.parameters)
     return baseline
+
+
+def _missing(folder: Path) -> str:
+    return "" if (folder / _FILE).is_file() else "file" if folder.is_dir() else "folder"
 
 
 def _fresh_cache(folder: Path) -> dict[str, str]:

@@ -25,8 +25,12 @@ def table(results: Sequence[Regression]) -> str:
     """All lines of all notebooks as aligned text, ending with what it comes to."""
     lines: list[str] = []
     for result in results:
+        if result.outcome is None:
+            lines.append(f"{result.notebook.stem}: {_without(result)}")
+            continue
         run = result.outcome.run
         lines.append(f"{result.notebook.stem}" + (f" ({run.seconds:.0f} s)" if run else ": FAILED"))
+        lines += [f"  {_without(result)}"] if result.missing else []
         if run is None:
             lines.append(f"  {result.outcome.error}")
             continue
@@ -43,6 +47,10 @@ def write_report(results: Sequence[Regression], path: Path, baselines: Path = BA
     parts = [f"<p class='{'failed' if any(r.failed for r in results) else 'same'}'>{_summary(results)}</p>"]
     for result in results:
         parts.append(f"<h2>{html.escape(result.notebook.stem)}</h2>")
+        if result.missing:
+            parts.append(f"<p class='{'failed' if result.failed else 'new'}'>{html.escape(_without(result))}</p>")
+        if result.outcome is None:
+            continue
         if result.outcome.run is None:
             said = f"{result.outcome.error}\n\n{result.outcome.traceback}"
             parts.append(f"<p class='failed'>The run failed.</p><pre>{html.escape(said)}</pre>")
@@ -74,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run `lmops-lab regress`: 0 if nothing regressed (or --update), 1 otherwise."""
+    """Run `lmops-lab regress`: 0 if nothing regressed (or --update), 1 otherwise, also if a baseline's file is lost."""
     results = regress(options.notebooks, options.folder, processes=options.jobs)
     sys.stdout.write(table(results) + "\n")
     # Before an update replaces the baseline's figures: the page is the record of what changed.
@@ -84,8 +92,18 @@ def main(options: argparse.Namespace) -> int:
         update(results)
         changed = sum(line.verdict != "same" for r in results for line in r.comparisons)
         sys.stdout.write(f"baselines updated; {changed} beyond tolerance, new or gone (as above): review and commit\n")
-    broken = [r for r in results if r.outcome.run is None] if options.update else [r for r in results if r.failed]
+    # An update mends what it compares; a run that failed has given nothing to update with.
+    broken = [r for r in results if (r.outcome and r.outcome.run is None if options.update else r.failed)]
     return 1 if broken else 0
+
+
+def _without(result: Regression) -> str:
+    """What a notebook lacks to be compared, and what to do."""
+    name = result.notebook.stem
+    if result.missing == "file":
+        return f"its baseline's folder has no baseline.yaml; bring it back, or make it with regress {name} --update"
+    so = ", so it was not run" if result.outcome is None else ""
+    return f"there is no baseline{so}; make one with regress {name} --update"
 
 
 def _row(line: Comparison) -> tuple[str, ...]:
@@ -98,8 +116,10 @@ def _row(line: Comparison) -> tuple[str, ...]:
 def _summary(results: Sequence[Regression]) -> str:
     lines = [line for r in results for line in r.comparisons]
     counts = [(sum(line.verdict == v for line in lines), v) for v in ("same", "regression", "missing", "new")]
-    failed = sum(r.outcome.run is None for r in results)
+    failed = sum(r.outcome is not None and r.outcome.run is None for r in results)
+    without = sum(bool(r.missing) for r in results)
     words = [f"{n} {word}" for n, word in counts if n] + ([f"{failed} failed runs"] if failed else [])
+    words += [f"{without} without a baseline"] if without else []
     return f"{len(results)} notebooks: {', '.join(words) or 'no metrics'}"
 
 

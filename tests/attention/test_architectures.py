@@ -6,10 +6,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lmops_lab.attention import probe
 from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.encoding import encode_token_groups
-from lmops_lab.attention.forward import hidden_at, logits_at, set_route
-from lmops_lab.attention.hook import install
+from lmops_lab.attention.forward import hidden_at, key_value_shapes, logits_at, set_route
+from lmops_lab.attention.generate import generate_tokens
+from lmops_lab.attention.hook import NAME, install
 from lmops_lab.attention.probe import PROVEN, check_config, check_route, prepare
 from lmops_lab.attention.scoring import score_labels
 from tests.attention.coverage import BEGIN, END, PAGE, table
@@ -230,11 +232,80 @@ def test_what_cannot_work_is_refused_before_any_weights(kind, options, reason):
     ],
 )
 def test_recurrent_models_are_refused(kind, options):
-    try:
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=320, **options)).eval()
-    except (ValueError, TypeError, ImportError) as error:
-        pytest.skip(f"{kind} cannot be built tiny here: {error}")
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=320, **options)).eval()
     with pytest.raises(ValueError, match="recurrent state|keep a state"):
+        prepare(model)
+
+
+_LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12}
+_LATENT |= {"n_routed_experts": 4, "moe_intermediate_size": 32, "num_experts_per_tok": 2, "num_hidden_layers": 2}
+_LATENT |= {"vocab_size": 320, "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4}
+_LATENT |= {"num_key_value_heads": 4, "max_position_embeddings": 512, "first_k_dense_replace": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("deepseek_v2", {}), ("deepseek_v3", {"n_group": 2, "topk_group": 1})], ids=str
+)
+def test_latent_attention_whose_keys_are_wider_than_its_values(generator, kind, options):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **_LATENT, **options)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    found = prepare(model)
+    assert (found.route, found.kv_shapes) == ("hook", ((4, 16, 12),) * 2)
+    assert "plain matrix products" in found.backend
+    with torch.device("meta"):
+        assert key_value_shapes(AutoModelForCausalLM.from_config(config)) == found.kv_shapes
+    (demonstration,), queries = ids(generator, 20), ids(generator, 6, 3)
+    one, two = (encode(model, [demonstration] * groups) for groups in (1, 2))
+    scores = [score_labels(model, queries, [[5], [9, 7]], context=c, own_weight="groups") for c in (one, two)]
+    assert torch.allclose(*scores, atol=TOLERANCE)
+    assert len(generate_tokens(model, queries, context=two, own_weight="groups", max_new_tokens=3, pad_token=0)) == 2
+
+
+def test_sparse_attention_is_refused_before_any_weights():
+    with pytest.raises(ValueError, match="'deepseek_v32' cannot run structured attention: its indexed_attention"):
+        check_config(AutoConfig.for_model("deepseek_v32"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes [2] and [3]\nat some line"), TypeError("no argument 'x'")])
+def test_a_layer_that_fails_in_the_check_is_a_refusal(monkeypatch, error):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(probe, "check_route", fail)
+    said = f"fails in it .{type(error).__name__}: {str(error).splitlines()[0]}".replace("[", r"\[")
+    with pytest.raises(ValueError, match=f"architecture 'llama' cannot run structured attention: .*{said}"):
+        prepare(tiny_model("llama"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("llama", "sees no window in any layer, but a sliding window of 100 tokens is in its configuration"),
+        ("bloom", "in a packed row passes over its sliding window of 100 tokens"),
+    ],
+)
+def test_a_window_that_no_layer_hands_over_is_refused(kind, message):
+    """The check's few tokens fit into the window, so the numbers agree: only the configuration tells."""
+    with pytest.raises(ValueError, match=message):
+        prepare(tiny_model(kind, sliding_window=100))
+    beyond = {"llama": 512, "bloom": 2048}[kind]  # as many positions as there are: it hides nothing
+    assert prepare(tiny_model(kind, sliding_window=beyond)).sliding_layers == ()
+
+
+def test_a_window_that_only_the_masks_have_is_refused():
+    """The masks are not used, so a layer that keeps its window from the hook would see too much."""
+    model = tiny_model("mistral", sliding_window=100)
+    model.config.use_sliding_window = False  # nothing in the configuration then says that there is a window
+    assert prepare(model).windows == (100, 100, 100)
+    model = tiny_model("mistral", sliding_window=100)
+    model.config.use_sliding_window = False
+    without = copy.deepcopy(model.config)
+    without.sliding_window = None
+    without._attn_implementation = NAME
+    for layer in model.model.layers:
+        layer.self_attn.config = without
+    with pytest.raises(ValueError, match="a sliding window of 100 tokens is in its masks"):
         prepare(model)
 
 

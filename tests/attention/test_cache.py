@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lmops_lab import encode_groups
+from lmops_lab.attention import cache as cache_module
 from lmops_lab.attention.cache import GroupCache
 
 TEXTS = [f"the number {i} comes before the number {i + 1}\n" for i in range(12)]
@@ -31,6 +32,22 @@ def test_only_what_changed_is_encoded(tiny, tmp_path):
     moved = GroupCache(tmp_path)
     encode(tiny, moved, end=201)  # other positions, other keys
     assert moved.hits == 0
+
+
+def test_another_version_of_a_library_encodes_again(tiny, tmp_path, monkeypatch):
+    encode(tiny, GroupCache(tmp_path))
+    for changed in ("lmops-lab", "torch", "transformers"):
+        real = cache_module.version
+        with monkeypatch.context() as patched:
+            patched.setattr(cache_module, "version", lambda name, c=changed, r=real: "9.9" if name == c else r(name))
+            cache_module._versions.cache_clear()
+            other = GroupCache(tmp_path)
+            encode(tiny, other)
+        cache_module._versions.cache_clear()
+        assert (other.hits, other.misses) == (0, 4), changed
+    same = GroupCache(tmp_path)
+    encode(tiny, same)
+    assert same.misses == 0
 
 
 def test_damaged_files_are_encoded_again(tiny, tmp_path):

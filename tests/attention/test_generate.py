@@ -9,6 +9,7 @@ from lmops_lab.attention.encoding import encode_documents, encode_token_groups
 from lmops_lab.attention.forward import hidden_at, logits_at
 from lmops_lab.attention.generate import generate_tokens
 from lmops_lab.attention.probe import prepare
+from lmops_lab.models import _pieces_until
 from tests.tiny import ARCHITECTURES, tiny_model
 
 NEW = 7
@@ -81,6 +82,31 @@ def test_the_public_call_takes_lists_stops_samples_and_streams(tiny):
     torch.manual_seed(1)
     several = tiny.generate("g:", context=context, max_new_tokens=12, do_sample=True, num_return_sequences=3)
     assert len(set(several)) == 3
+
+
+@pytest.mark.parametrize(
+    "stops", [["lo w"], ["o", "lo w"], ["lo word", "w"], ["lo x", "rl"], ["never"], ["d"], [], ["h"]]
+)
+@pytest.mark.parametrize("size", [1, 2, 5, 11])
+def test_pieces_end_before_the_first_stop_text_wherever_they_are_cut(stops, size):
+    text = "hello world"
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    expected = text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
+    assert "".join(_pieces_until(pieces, stops)) == expected
+
+
+def test_pieces_wait_only_while_a_stop_text_may_have_begun():
+    pieces = _pieces_until(iter(["Label: ye", "s\nRe", "ad", "\nReview: x"]), ["\nReview:"])
+    assert list(pieces) == ["Label: ye", "s", "\nRead"]
+
+
+def test_a_stream_with_a_stop_text_is_what_generating_gives(tiny):
+    context = encode_groups(tiny, ["a: b\n", "c: d\n", "e: f\n"], group_size=1, progress=False)
+    whole = tiny.generate("g:", context=context, max_new_tokens=12)
+    for stop in (whole[5], whole[3:6], [whole[4:6] + "no", whole[7:9]], "not there"):
+        options = {"context": context, "max_new_tokens": 12, "stop": stop}
+        assert "".join(tiny.stream("g:", **options)) == tiny.generate("g:", **options)
+    assert tiny.generate("g:", context=context, max_new_tokens=12, stop=whole[3:6]) != whole
 
 
 def test_documents_are_groups_of_their_own(tiny):

@@ -102,3 +102,26 @@ def test_falls_back_where_the_flash_kernel_is_missing(generator, monkeypatch):
     expected = attend(query, key, value, scale=0.3, causal=True)
     monkeypatch.setattr(partial, "_flash_for_cpu_works", lambda _: False)
     assert torch.allclose(attend(query, key, value, scale=0.3, causal=True)[0], expected[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value_width", [5, 24])
+def test_values_of_another_width_than_the_keys(generator, dtype, value_width):
+    """DeepSeek's latent attention: keys of 12 numbers, values of fewer or more; also causal and shared by the batch."""
+    query, key, value = tensors(generator, (2, 6, 9, 12), (2, 2, 9, 12), (2, 2, 9, value_width))
+    expected = {}
+    for causal in (False, True):
+        scores = query @ key.repeat_interleave(3, 1).transpose(-1, -2) * 0.3
+        if causal:
+            scores = scores.masked_fill(torch.ones(9, 9, dtype=torch.bool).triu(1), -math.inf)
+        expected[causal] = scores.softmax(-1) @ value.repeat_interleave(3, 1), scores.logsumexp(-1)
+        ours = attend(query.to(dtype), key.to(dtype), value.to(dtype), scale=0.3, causal=causal)
+        for one, other in zip(ours, expected[causal], strict=True):
+            assert torch.allclose(one.double(), other, atol=1e-5)
+    shared_key, shared_value = key[:1].expand(2, -1, -1, -1), value[:1].expand(2, -1, -1, -1)
+    for one, other in zip(
+        attend_shared(query.to(dtype), key[0].to(dtype), value[0].to(dtype), scale=0.3),
+        attend_plainly(query, shared_key, shared_value, scale=0.3),
+        strict=True,
+    ):
+        assert torch.allclose(one.double(), other, atol=1e-5)

@@ -182,6 +182,19 @@ def test_a_second_sweep_on_one_folder_is_refused(grid, tmp_path):
     assert not (tmp_path / "cells").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_a_sweep_that_is_still_loading_keeps_its_grid(grid, tmp_path):
+    job = start_sweep(grid, tmp_path)
+    try:
+        asked = (tmp_path / "grid.json").read_bytes()
+        with pytest.raises(FolderBusyError):
+            start_sweep({**grid, "k": [0]}, tmp_path)
+        assert (tmp_path / "grid.json").read_bytes() == asked
+    finally:
+        job.stop()
+    assert not job.wait(60).active
+
+
 def _refused(grid, folder):
     try:
         run_sweep(grid, folder, progress=False)

@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
 def test_a_run_is_not_repeated_unless_forced(here, capsys):
     assert cli.main(["run", "07", "--quiet", "--hide-code", "--folder", "mine"]) == 0
     first = (here / "mine" / "run.json").read_text()
-    assert cli.main(["run", "07", "--quiet", "-p", "number=2", "--folder", "mine"]) == 0
+    assert cli.main(["run", "07", "--quiet", "--hide-code", "-p", "number=2", "--folder", "mine"]) == 0
     if (
         json.loads(first)["content"] in (here / "mine" / "run.json").read_text()
     ):  # else the package was edited meanwhile
@@ -55,6 +55,30 @@ def test_a_regression_ends_with_one_and_an_update_with_none(here, capsys):
     assert "1 beyond tolerance" in capsys.readouterr().out
     assert "square: {value: 9.0, absolute: 0.5}" in (folder / "baseline.yaml").read_text()
     assert (folder / "square.svg").read_text() == "<svg/>"
+
+
+def test_what_has_no_baseline_is_said(here, capsys):
+    """A notebook without a baseline is listed and not run; a baseline's folder without its file is a failure."""
+    folder = here / "notebooks" / "baselines" / "07_square"
+    folder.mkdir(parents=True)
+    (folder / "baseline.yaml").write_text("parameters: {number: 3}\nmetrics:\n  square: {value: 9, absolute: 0.5}\n")
+    (here / "notebooks" / "08_new.ipynb").write_bytes((here / "notebooks" / "07_square.ipynb").read_bytes())
+    assert cli.main(["regress"]) == 0
+    out = capsys.readouterr().out
+    assert "08_new: there is no baseline, so it was not run; make one with regress 08_new --update" in out
+    assert "2 notebooks: 1 same, 1 without a baseline" in out
+    assert "there is no baseline" in (here / "runs" / "regress" / "report.html").read_text()
+    assert not (here / "runs" / "regress" / "08_new").exists()
+    (folder / "baseline.yaml").unlink()
+    for asked in ([], ["07"]):
+        assert cli.main(["regress", *asked]) == 1
+        assert "its baseline's folder has no baseline.yaml; bring it back" in capsys.readouterr().out
+    assert cli.main(["regress", "07", "--update"]) == 0
+    assert (folder / "baseline.yaml").is_file()
+    assert cli.main(["regress", "08", "--update"]) == 0
+    assert "  there is no baseline; make one" in capsys.readouterr().out
+    assert cli.main(["regress", "08"]) == 0
+    assert "there is no baseline" not in capsys.readouterr().out
 
 
 def test_wrong_commands_end_before_anything_runs(here, capsys):

@@ -6,11 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from socket import gethostname
 
 import pytest
 
 from lmops_lab.digests import read_record, write_record
-from lmops_lab.runs.jobs import FolderBusyError, Job, Reporter, one_writer, read_status, start_job
+from lmops_lab.runs.jobs import (
+    FORMAT,
+    FolderBusyError,
+    Job,
+    JobStatus,
+    Reporter,
+    one_writer,
+    read_status,
+    start_job,
+)
 
 # A job without slow imports' worth of work: it counts to 100, one step a twentieth of a second.
 _COUNTING = """
@@ -129,3 +140,23 @@ def test_a_child_that_dies_before_its_work_is_lost(tmp_path):
     job = start_job(tmp_path, ["-c", "raise SystemExit('no such grid')"])
     assert job.wait(20).state == "lost"
     assert "no such grid" in job.log()
+
+
+def test_a_job_that_is_still_loading_keeps_its_folder(tmp_path):
+    """Between its start and its lock a child loads libraries for seconds; a second start must not slip in there."""
+    job = start_job(tmp_path, ["-c", "import time; time.sleep(60)"], {"grid.json": "first"})
+    child = job.status().process
+    with pytest.raises(FolderBusyError, match=f"just been started .*process {child}.*--status.*choose another folder"):
+        start_job(tmp_path, ["-c", "pass"], {"grid.json": "second"})
+    assert (tmp_path / "grid.json").read_text() == "first"
+    assert job.status().process == child
+    os.kill(child, signal.SIGKILL)
+    wait_for(lambda: job.status().state == "lost")
+    assert start_job(tmp_path, ["-c", "pass"], {"grid.json": "second"}).wait(20).state == "lost"
+    assert (tmp_path / "grid.json").read_text() == "second"
+
+
+def test_a_starter_that_was_killed_blocks_nothing(tmp_path):
+    """Between its first word and its child there is no process that anyone could wait for."""
+    write_record(tmp_path / "status.json", {"format": FORMAT, **asdict(JobStatus("starting", host=gethostname()))})
+    assert start_job(tmp_path, ["-c", "pass"]).wait(20).state == "lost"

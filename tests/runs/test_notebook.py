@@ -1,6 +1,7 @@
 """A notebook run end to end: real papermill, real kernel, real HTML."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -13,6 +14,8 @@ import nbformat
 import pytest
 
 from lmops_lab import cli
+from lmops_lab.digests import write_record
+from lmops_lab.runs.grid import run_grid
 from lmops_lab.runs.notebook import (
     FINISHED,
     LOG,
@@ -90,6 +93,34 @@ def test_a_finished_run_is_found_again_until_something_changes(here, notebook):
     assert finished_run(root, notebook, {}) is None
 
 
+def test_a_tuple_reaches_the_notebook_as_a_list(here, notebook, capsys):
+    node = nbformat.read(notebook, as_version=4)
+    node.cells[0].source = "k: list[int] = [0]\noutput = None"
+    node.cells[1:] = [nbformat.v4.new_code_cell("assert isinstance(k, list)\nprint(sum(k), k)")]
+    nbformat.write(node, notebook)
+    assert cli.main(["run", "07", "-p", "k=0,16,256", "--quiet"]) == 0
+    folder = here / "runs" / "07_square" / "001"
+    assert "272 [0, 16, 256]" in (folder / LOG).read_text()
+    assert json.loads((folder / FINISHED).read_text())["parameters"]["k"] == [0, 16, 256]
+    assert finished_run(here / "runs", notebook, {"k": [0, 16, 256]}).folder == folder
+    (of_grid,) = run_grid([(notebook, {"k": (0, 16, 256)})], here / "runs")
+    assert not of_grid.run.repeated
+    (of_grid,) = run_grid([(notebook, {"k": (1, 2)})], here / "runs")
+    assert of_grid.error == ""
+
+
+def test_the_page_hides_or_shows_the_code_as_asked_without_another_run(here, capsys):
+    page, kept = (here / "runs" / "07_square" / "001" / name for name in ("07_square.html", FINISHED))
+    command = ["run", "07", "--quiet"]
+    assert cli.main(command) == 0
+    executed = json.loads(kept.read_text())["started"]
+    for options, shown in (([], True), (["--hide-code"], False), (["--hide-code"], False), ([], True)):
+        assert cli.main([*command, *options]) == 0
+        assert ("number ** 2" in re.sub(r"<[^>]+>", "", page.read_text())) is shown
+    assert json.loads(kept.read_text())["started"] == executed
+    assert [p.name for p in page.parents[1].iterdir()] == ["001"]
+
+
 def test_the_html_needs_no_network(here):
     assert cli.main(["run", "07", "--quiet"]) == 0
     page = (here / "runs" / "07_square" / "001" / "07_square.html").read_text()
@@ -109,11 +140,37 @@ def test_runs_are_numbered_and_an_interrupted_one_is_continued(here, notebook):
     assert next_folder(root, notebook, {}).name == "004"  # two at once get one each
 
 
+def _choose(root, notebook, together, chosen, leave):
+    together.wait()
+    chosen.put(next_folder(root, notebook, {}).name)
+    leave.wait(60)
+
+
+def test_processes_that_ask_at_once_get_a_folder_each(here, notebook):
+    """One of them continues the interrupted run; all hold what they got before their notebooks begin."""
+    root, context = here / "runs", multiprocessing.get_context("fork")
+    dead = context.Process(target=next_folder, args=(root, notebook, {}))
+    dead.start()
+    dead.join()
+    together, chosen, leave = context.Barrier(4), context.Queue(), context.Event()
+    children = [context.Process(target=_choose, args=(root, notebook, together, chosen, leave)) for _ in range(4)]
+    for child in children:
+        child.start()
+    try:
+        assert sorted(chosen.get(timeout=30) for _ in children) == ["001", "002", "003", "004"]
+        assert next_folder(root, notebook, {}).name == "005"
+    finally:
+        leave.set()
+        for child in children:
+            child.join()
+    assert next_folder(root, notebook, {}).name == "004"  # theirs were never used; its own is another matter
+
+
 def test_a_run_of_a_living_process_is_left_alone(here, notebook):
     folder = here / "runs" / "07_square" / "001"
     folder.mkdir(parents=True)
     began = {"notebook": notebook.name, "parameters": {}, "process": os.getppid()}
-    (folder / "parameters.json").write_text(json.dumps(began))
+    write_record(folder / "parameters.json", began)
     assert next_folder(here / "runs", notebook, {}).name == "002"
 
 

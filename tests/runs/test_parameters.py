@@ -1,7 +1,7 @@
 import nbformat
 import pytest
 
-from lmops_lab.runs.parameters import Parameter, check_parameters, parse_value, read_parameters
+from lmops_lab.runs.parameters import Parameter, check_parameters, parse_value, read_parameters, with_lists
 
 
 def notebook(tmp_path, *cells):
@@ -73,3 +73,21 @@ def test_wrong_parameters(given, message):
 def test_right_parameters():
     check_parameters(KNOWN, {"k": [1], "rate": 1, "path": "x", "weight": 1})
     check_parameters(KNOWN, {"weight": "sqrt_groups", "k": (1, 2)})
+
+
+def test_annotations_with_brackets_take_their_kind(tmp_path):
+    source = "k: list[int] = [0]\nlimits: dict[str, int | None] | None = None\npair: tuple[int, int] = (1, 2)"
+    known = read_parameters(notebook(tmp_path, source))
+    assert known["k"].types == ("list[int]",)
+    assert known["limits"].types == ("dict[str, int | None]", "NoneType")
+    for given in ({"k": [1, 2]}, {"k": (1, 2)}, {"limits": {"a": 1}}, {"limits": None}, {"pair": [3, 4]}):
+        check_parameters(known, given)
+    with pytest.raises(ValueError, match=r"k = 3 is a int; it takes list\[int\]"):
+        check_parameters(known, {"k": 3})
+    with pytest.raises(ValueError, match="limits = 3 is a int; it takes dict"):
+        check_parameters(known, {"limits": 3})
+
+
+def test_tuples_become_lists_however_deep():
+    assert with_lists({"k": parse_value("0,16,256")}) == {"k": [0, 16, 256]}
+    assert with_lists({"a": [(1, (2,))], "b": {"c": ()}, "d": "0,1"}) == {"a": [[1, [2]]], "b": {"c": []}, "d": "0,1"}

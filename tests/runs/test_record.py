@@ -45,6 +45,17 @@ def test_a_changed_data_file_is_another_run(notebook, tmp_path):
     assert record.content_hash(notebook, {"sources": [{"task": str(data)}]}) != first
 
 
+def test_what_a_run_writes_is_no_data_of_it(notebook, tmp_path):
+    """Also with a folder that was named by hand, a run is found again when it has filled it."""
+    output = tmp_path / "made"
+    output.mkdir()
+    first = record.content_hash(notebook, {"output": str(output), "data": str(output / "data")})
+    (output / "metrics.json").write_text("{}")
+    assert record.content_hash(notebook, {"output": str(output), "data": str(output / "data")}) == first
+    (output / "data").write_text("{}")  # named by a parameter of its own
+    assert record.content_hash(notebook, {"output": str(output), "data": str(output / "data")}) != first
+
+
 def test_an_edited_package_is_another_run(notebook, monkeypatch):
     first = record.content_hash(notebook, {})
     monkeypatch.setattr(record, "package_hash", lambda: "edited")
