@@ -7,7 +7,7 @@ With `lse` the log-sum-exp of a part's scores and M the number of groups:
 | structured | own lse + log(own weight), default M | Hao et al. 2022, arXiv 2212.06713 |
 | windows | own lse + 0: parallel context windows | Ratner et al. 2023, arXiv 2212.10947 |
 | ape | context scores / T, context lse * S, the shared prefix left alone | Yang et al. 2025, arXiv 2502.05431 |
-| ensemble | log sum_g w_g P_g(label): groups vote with their label distributions | Yang, Liu et al. 2023, arXiv 2305.15262 |
+| ensemble | log sum_g w_g P_g(label): groups vote with their label distributions | Yang et al. 2023, arXiv 2305.15262 |
 | nbce | (1 + b) log P_g* - b log P_0 a token; g* of lowest entropy | Su et al. 2024, arXiv 2403.17552 |
 | sequential | one group, own weight 1: the ordinary long prompt | |
 """

@@ -120,7 +120,11 @@ def test_the_grid_of_the_recipe_is_one(tmp_path):
 
 
 def test_commands_name_real_notebooks_and_parameters():
-    lines = [line for path in RECIPES for line in re.findall(r"^ *(?:srun )?(lmops-lab run .*)$", path.read_text(), re.MULTILINE)]
+    lines = [
+        line
+        for path in RECIPES
+        for line in re.findall(r"^ *(?:srun )?(lmops-lab run .*)$", path.read_text(), re.MULTILINE)
+    ]
     assert lines
     for line in lines:
         words = shlex.split(line.partition(" #")[0])
