@@ -1,7 +1,6 @@
 """Trained adapters as they are shipped: float16, no path of the machine that trained them, with a card."""
 
 import json
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmops_lab.digests import read_record
-from lmops_lab.files import write_text
+from lmops_lab.files import atomic_folder, write_text
 from lmops_lab.rewriting.loading import ADAPTER, CARD, Card
 
 STAGES = ("supervised", "reinforced")
@@ -61,34 +60,31 @@ def export_rewriters(folder: Path, target: Path) -> float:
         raise ValueError(
             f"the {whole[0]} rewriter in {str(folder)!r} is no adapter but whole weights: too large to ship"
         )
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
-        new = Path(name)
-        for stage in found:
-            _write(folder, stage, new / stage)
-            for path in (new / stage).iterdir():
-                path.chmod(0o644)  # safetensors keeps what it writes to its owner
-        size = sum(path.stat().st_size for path in new.rglob("*.safetensors")) / 1e6
-        if size > LARGEST_MB:
-            raise ValueError(f"the adapters take {size:.1f} MB, more than {LARGEST_MB:.0f} MB; use lower --ranks")
-        for stage in found:
-            if (target / stage).exists():
-                (target / stage).rename(new / f"old-{stage}")
-            (new / stage).rename(target / stage)
+    halves = {stage: _halves(folder / stage / "rewriter") for stage in found}
+    size = sum(value.nbytes for tensors in halves.values() for value in tensors.values()) / 1e6
+    if size > LARGEST_MB:
+        raise ValueError(f"the adapters take {size:.1f} MB, more than {LARGEST_MB:.0f} MB; use lower --ranks")
+    for stage in found:
+        with atomic_folder(target / stage, replace=True) as temporary:
+            save_file(halves[stage], temporary / _WEIGHTS, metadata={"format": "pt"})
+            (temporary / _WEIGHTS).chmod(0o644)  # safetensors keeps what it writes to its owner
+            _describe(folder, stage, temporary)
     return size
 
 
-def _write(folder: Path, stage: str, out: Path) -> None:
+def _halves(rewriter: Path) -> dict[str, torch.Tensor]:
+    return {name: value.to(torch.float16) for name, value in load_file(rewriter / _WEIGHTS).items()}
+
+
+def _describe(folder: Path, stage: str, out: Path) -> None:
+    """Configuration, card, curve and training record beside the weights."""
     rewriter, out_card = folder / stage / "rewriter", Card.read(folder / stage / "rewriter")
-    out.mkdir()
-    halves = {name: value.to(torch.float16) for name, value in load_file(rewriter / _WEIGHTS).items()}
-    save_file(halves, out / _WEIGHTS, metadata={"format": "pt"})
     config = json.loads((rewriter / ADAPTER).read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": out_card.base, "target_modules": sorted(config["target_modules"])}
     write_text(out / ADAPTER, json.dumps(config, indent=1) + "\n")
     out_card.write(out)
     curve = pd.read_csv(folder / stage / "curve.csv")
-    curve.round(5).to_csv(out / "curve.csv", index=False)
+    write_text(out / "curve.csv", curve.round(5).to_csv(index=False))
     told: dict[str, Any] = {
         "settings": _without_paths(read_record(folder / "settings.json")),
         "steps": int(curve["step"].max()),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,9 @@ def merge_adapter(base: Loaded, folder: Path) -> PreTrainedModel:
             f"loaded is at {base.revision}; load the base model it was trained on"
         )
     try:
-        adapted = PeftModel.from_pretrained(base.model, str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of these libraries about each other
+            adapted = PeftModel.from_pretrained(base.model, str(folder))
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"the adapter in {str(folder)!r} does not fit the base model {base.model.config.model_type} at "

@@ -204,7 +204,8 @@ def explained(folder: Path, last: Callable[[], Path | None]) -> Iterator[None]:
 
 def _ended(state: TrainerState, steps: int) -> bool:
     """Whether a training took all its steps, or has not improved for as long as it may."""
-    early: Any = state.stateful_callbacks.get("EarlyStoppingCallback")
+    callbacks: Any = state.stateful_callbacks or {}
+    early = callbacks.get("EarlyStoppingCallback")
     if isinstance(early, dict):
         waited = early["attributes"]["early_stopping_patience_counter"]
         if waited >= early["args"]["early_stopping_patience"]:

@@ -1,4 +1,4 @@
-"""Every committed notebook is clean, and every baseline belongs to one."""
+"""Every committed notebook is clean and has a baseline, and every baseline belongs to one."""
 
 from pathlib import Path
 
@@ -24,6 +24,11 @@ def test_some_of_its_claims_are_checked_by_nbval(path):
     tagged = [cell for cell in cells if "nbval-check-output" in cell.metadata.get("tags", ())]
     assert tagged
     assert all(cell.outputs for cell in tagged)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_has_a_baseline(path):
+    assert (NOTEBOOKS / "baselines" / path.stem / "baseline.yaml").is_file(), f"lmops-lab regress {path.stem} --update"
 
 
 @pytest.mark.parametrize("folder", sorted((NOTEBOOKS / "baselines").glob("*/")), ids=lambda path: path.name)
