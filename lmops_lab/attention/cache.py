@@ -43,7 +43,7 @@ class GroupCache:
     def name(self, model: str, bos: str, shared: Sequence[int], start: int, tokens: Sequence[int]) -> str:
         """The file name of a group."""
         what = json.dumps(["v1", model, bos, list(shared), start, list(tokens)])
-        return hashlib.sha256(f"{what} {_versions()}".encode()).hexdigest()[:32] + ".safetensors"
+        return hashlib.sha256(f"{what} {computing_versions()}".encode()).hexdigest()[:32] + ".safetensors"
 
     def read(self, name: str, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], columns: slice) -> bool:
         """Copy a stored group into these columns; whether it was there, whole."""
@@ -105,6 +105,6 @@ class GroupCache:
 
 
 @functools.cache
-def _versions() -> tuple[str, ...]:
-    """What computes the keys: another version of any of these may round, or attend, differently."""
+def computing_versions() -> tuple[str, ...]:
+    """Versions of what computes numbers here: another version of any may round, or attend, differently."""
     return tuple(version(name) for name in ("lmops-lab", "torch", "transformers"))

@@ -1,14 +1,12 @@
 """Run the points of an accuracy curve: draw, encode once, score against subsets, keep every finished point."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
-from lmops_lab.attention.cache import GroupCache
+from lmops_lab.attention.cache import GroupCache, computing_versions
 from lmops_lab.attention.context import BosPolicy, OwnWeight
 from lmops_lab.attention.methods import METHODS
 from lmops_lab.files import cache_folder
@@ -155,9 +153,8 @@ def settings(
     return Setting(*given, pool_groups, selection, domain)
 
 
-@functools.cache
 def _versions() -> list[str]:
-    return [version(name) for name in ("lmops-lab", "torch", "transformers")]
+    return list(computing_versions())
 
 
 def _run(lm: LanguageModel, plan: Plan, store: CellStore, cache: GroupCache | None, bar: "tqdm[Any]") -> Iterator[Cell]:

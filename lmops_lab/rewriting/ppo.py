@@ -14,7 +14,6 @@ GPT-2 shares with its output, stay as they are), so nothing that the reference u
 import copy
 import json
 import shutil
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,7 +32,7 @@ from lmops_lab.rewriting.decoding import Decoding, Hypothesis, decode
 from lmops_lab.rewriting.loading import Loaded
 from lmops_lab.rewriting.reward import PromptReward, score_rewrites
 from lmops_lab.rewriting.rewriter import clean_text, completion_text, prompt_tokens
-from lmops_lab.rewriting.training import explained
+from lmops_lab.rewriting.training import explained, last_checkpoint
 
 FACTS = "facts.json"
 ROLLOUTS = Decoding("diverse", beams=16, groups=16, diversity_penalty=1.0, min_new_tokens=5, length_penalty=1.0)
@@ -370,28 +369,16 @@ def train(run: PPO, steps: int, folder: Path, *, save_every: int = 10, progress:
         The learning curve, one row an iteration.
     """
     checkpoints = folder / "checkpoints"
-    last = last_whole(checkpoints)
+    last = last_checkpoint(checkpoints, FACTS)
     curve = run.restore(last) if last else []
     for _ in tqdm(range(run.step, steps), desc="PPO", initial=run.step, total=steps, disable=not progress):
         curve.append(run.iterate())
         if run.step % save_every == 0 or run.step == steps:
-            with explained(folder, lambda: last_whole(checkpoints)):
+            with explained(folder, lambda: last_checkpoint(checkpoints, FACTS)):
                 run.save(checkpoints / f"step-{run.step:06d}", curve)
             for old in sorted(checkpoints.glob("step-*"))[:-2]:
                 shutil.rmtree(old)
     return pd.DataFrame(curve)
-
-
-def last_whole(checkpoints: Path) -> Path | None:
-    """The latest checkpoint that is undamaged; damaged ones are passed over with a warning."""
-    for folder in sorted(checkpoints.glob("step-*"), reverse=True):
-        try:
-            check_files(folder, read_record(folder / FACTS)["files"])
-        except (OSError, ValueError, KeyError) as error:
-            warnings.warn(f"checkpoint {folder.name} is passed over: {error}", stacklevel=3)
-        else:
-            return folder
-    return None
 
 
 def _padded(

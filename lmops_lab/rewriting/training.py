@@ -116,12 +116,16 @@ class Bar(ProgressCallback):  # type: ignore[misc]
         del args, state, control, logs
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was written to its end and is undamaged."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+def last_checkpoint(folder: Path, record: str = COMPLETE) -> Path | None:
+    """The latest checkpoint that was written to its end and is undamaged; damaged ones are passed over with a warning.
+
+    Args:
+        record: file of a checkpoint that holds the digests of its `files`; checkpoints are named `<word>-<step>`.
+    """
+    complete = [path.parent for path in folder.glob(f"*-*/{record}")]
     for checkpoint in sorted(complete, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         try:
-            check_files(checkpoint, read_record(checkpoint / COMPLETE)["files"])
+            check_files(checkpoint, read_record(checkpoint / record)["files"])
         except (OSError, ValueError, KeyError) as error:
             warnings.warn(f"checkpoint {checkpoint.name} is passed over: {error}", stacklevel=2)
         else:

@@ -40,10 +40,10 @@ def test_another_version_of_a_library_encodes_again(tiny, tmp_path, monkeypatch)
         real = cache_module.version
         with monkeypatch.context() as patched:
             patched.setattr(cache_module, "version", lambda name, c=changed, r=real: "9.9" if name == c else r(name))
-            cache_module._versions.cache_clear()
+            cache_module.computing_versions.cache_clear()
             other = GroupCache(tmp_path)
             encode(tiny, other)
-        cache_module._versions.cache_clear()
+        cache_module.computing_versions.cache_clear()
         assert (other.hits, other.misses) == (0, 4), changed
     same = GroupCache(tmp_path)
     encode(tiny, same)
