@@ -9,7 +9,7 @@ from lmops_lab.generation.images import ImageGenerator
 from lmops_lab.generation.pictures import Axis, ImageGrid, Picture
 from lmops_lab.generation.seeds import seed_axis
 
-AXES = ("model", "prompt", "negative_prompt", "scheduler", "steps", "guidance", "seed")
+AXES = ("model", "prompt", "negative_prompt", "scheduler", "steps", "guidance", "guidance_end", "seed")
 
 
 def draw_grid(
@@ -31,8 +31,8 @@ def draw_grid(
             "guidance": [1, 4, 8], "seed": [1, 2]}. Points of "model" are `ImageGenerator`s, of "scheduler" names or
             None for the pipeline's own.
         batch_size, progress, cancel: see `ImageGenerator.generate`.
-        fixed: the other arguments of `ImageGenerator.recipe`: prompt, seed (default 1), steps, guidance, scheduler,
-            negative_prompt, size.
+        fixed: the other arguments of `ImageGenerator.recipe`: prompt, seed (default 1), steps, guidance,
+            guidance_end, scheduler, negative_prompt, size.
 
     Raises:
         ValueError: an unknown or empty axis, a point twice, or a value that cannot be drawn; before any slow work.

@@ -23,7 +23,7 @@ from lmops_lab import machine
 from lmops_lab.generation import memory, recipe, sources
 from lmops_lab.generation.pictures import Axis, ImageGrid, Picture
 from lmops_lab.generation.recipe import Number, Recipe
-from lmops_lab.generation.sampling import GenerationCancelledError, load_pipeline, run_pipeline
+from lmops_lab.generation.sampling import GenerationCancelledError, can_end_guidance, load_pipeline, run_pipeline
 from lmops_lab.generation.schedulers import scheduler_class
 from lmops_lab.generation.seeds import Seeds, seed_axis
 from lmops_lab.generation.store import ImageStore
@@ -47,7 +47,7 @@ class ImageGenerator:
         revision: commit of a Hub pipeline, content hash of a local one.
         number_format: dtype and the reason for it.
         store: where finished pictures are kept and found again; None keeps nothing.
-        recommended: settings that the pipeline's folder names ("steps", "guidance", "scheduler").
+        recommended: settings that the pipeline's folder names ("steps", "guidance", "guidance_end", "scheduler").
     """
 
     name: str
@@ -132,6 +132,7 @@ class ImageGenerator:
         scheduler: str | None = None,
         size: int | tuple[int, int] | None = None,
         *,
+        guidance_end: Number | None = None,
         batch_size: int | None = None,
         progress: bool = True,
         cancel: threading.Event | None = None,
@@ -144,6 +145,9 @@ class ImageGenerator:
             seeds: how many (1, 2, ...), or the seeds themselves, the same for all prompts; or one list per prompt.
             steps: denoising steps; default what the pipeline recommends, else 20.
             guidance: scale of classifier-free guidance; default what the pipeline recommends.
+            guidance_end: share of the steps, from the first, that are guided; the others take one pass instead of two.
+                Default what the pipeline recommends, else all. Guidance decides what is shown in the early steps and
+                hardly matters in the late ones (Kynkäänniemi et al. 2024, arXiv 2404.07724).
             negative_prompt: what the pictures are steered away from.
             scheduler: a name of `lmops_lab.generation.schedulers`; default the pipeline's own.
             size: pixels, one number or (width, height); default what the pipeline was trained for.
@@ -170,6 +174,7 @@ class ImageGenerator:
                 seed,
                 steps=steps,
                 guidance=guidance,
+                guidance_end=guidance_end,
                 negative_prompt=negative_prompt,
                 scheduler=scheduler,
                 size=size,
@@ -191,6 +196,7 @@ class ImageGenerator:
         *,
         steps: int | None = None,
         guidance: Number | None = None,
+        guidance_end: Number | None = None,
         negative_prompt: str = "",
         scheduler: str | None = None,
         size: int | tuple[int, int] | None = None,
@@ -206,6 +212,13 @@ class ImageGenerator:
         if negative_prompt and "negative_prompt" not in accepted:
             raise ValueError(
                 f"{type(self.pipeline).__name__} takes no negative prompt, but it is {negative_prompt!r}; leave it out"
+            )
+        end = recipe.check_guidance_end(
+            self.recommended.get("guidance_end", 1.0) if guidance_end is None else guidance_end
+        )
+        if end < 1 and not can_end_guidance(self.pipeline):
+            raise ValueError(
+                f"guidance_end is {end}, but {type(self.pipeline).__name__} guides all its steps or none; leave it out"
             )
         own = accepted["guidance_scale"].default if "guidance_scale" in accepted else None
         own = own if isinstance(own, int | float) else _DEFAULT_GUIDANCE
@@ -228,6 +241,7 @@ class ImageGenerator:
             height=height,
             dtype=str(self.number_format.dtype).removeprefix("torch."),
             versions=recipe.library_versions(),
+            guidance_end=end,
         )
 
     def stream(
@@ -301,8 +315,10 @@ class ImageGenerator:
         """Draw and store all, batch by batch; a batch that does not fit into memory is halved."""
         kinds: dict[tuple[Any, ...], list[Recipe]] = {}
         for one in recipes:
-            kinds.setdefault((one.scheduler, one.steps, one.guidance, one.width, one.height), []).append(one)
-        for (_, _, guidance, width, height), alike in kinds.items():
+            kinds.setdefault(
+                (one.scheduler, one.steps, one.guidance, one.guided_steps, one.width, one.height), []
+            ).append(one)
+        for (_, _, guidance, _, width, height), alike in kinds.items():
             fits = memory.batch_that_fits(self.pipeline, self.pipeline.device, width, height, guidance)
             size, at = batch_size or fits, 0
             while at < len(alike):

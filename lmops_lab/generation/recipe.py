@@ -25,6 +25,7 @@ class Recipe:
         scheduler: class name of the diffusers scheduler.
         steps: denoising steps.
         guidance: scale of classifier-free guidance; 1 is none.
+        guidance_end: share of the steps, counted from the first, that are guided.
         width, height: pixels.
         dtype: number format of the weights; 16-bit formats give other pixels.
         versions: of the libraries that compute.
@@ -42,6 +43,12 @@ class Recipe:
     height: int
     dtype: str
     versions: Mapping[str, str]
+    guidance_end: float = 1.0
+
+    @property
+    def guided_steps(self) -> int:
+        """Steps with guidance; the others cost half as much."""
+        return round(self.guidance_end * self.steps)
 
     @functools.cached_property
     def key(self) -> str:
@@ -52,6 +59,8 @@ class Recipe:
         content = asdict(self)
         if self.revision.startswith("local-"):
             del content["pipeline"]
+        if self.guided_steps == self.steps:  # pictures of before there was a choice keep their names
+            del content["guidance_end"]
         return hashlib.sha256(f"{FORMAT} {json.dumps(content, sort_keys=True)}".encode()).hexdigest()[:32]
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +74,8 @@ class Recipe:
         Raises:
             TypeError: missing or unknown fields, or a value of another type.
         """
-        kinds: dict[str, Any] = {"seed": int, "steps": int, "guidance": Number, "width": int, "height": int}
+        kinds: dict[str, Any] = dict.fromkeys(("seed", "steps", "width", "height"), int)
+        kinds |= {"guidance": Number, "guidance_end": Number}
         for name, value in data.items():
             kind = kinds.get(name, Mapping if name == "versions" else str)
             if not isinstance(value, kind) or isinstance(value, bool):
@@ -137,6 +147,19 @@ def check_guidance(guidance: object) -> float:
     if guidance < 0:
         raise ValueError(f"guidance is {guidance}; give a number from 0, for example 7.5 (1: no guidance)")
     return float(guidance)
+
+
+def check_guidance_end(share: object) -> float:
+    """A share of the steps.
+
+    Raises:
+        ValueError: not a number above 0 and up to 1.
+    """
+    if isinstance(share, bool) or not isinstance(share, Number) or not 0 < share <= 1:
+        raise ValueError(
+            f"guidance_end is {share!r}; give the share of the steps that are guided, above 0 and at most 1"
+        )
+    return float(share)
 
 
 def check_size(size: int | tuple[int, int], multiple: int) -> tuple[int, int]:

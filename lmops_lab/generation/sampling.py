@@ -17,6 +17,8 @@ from lmops_lab.generation.recipe import Recipe
 from lmops_lab.generation.schedulers import make_scheduler
 from lmops_lab.generation.sources import PipelineSource, unavailable
 
+_TEXTS = "prompt_embeds"
+
 Pixels = Float[np.ndarray, "pictures height width 3"]
 
 
@@ -56,6 +58,8 @@ def run_pipeline(
 ) -> tuple[Pixels, list[bool | None]]:
     """Draw recipes that differ in prompt, negative prompt and seed only, in one batch.
 
+    After the guided steps the scale is 1 and every step one pass.
+
     Returns:
         Pixels between 0 and 1, before they are rounded to 8 bits, and the safety checker's verdicts (None: there is
         none).
@@ -69,6 +73,10 @@ def run_pipeline(
         stop_if(cancel)
         if bar is not None:
             bar.set_postfix_str(f"batch of {len(batch)}, step {step + 1}/{pipeline.num_timesteps}")
+        if first.guidance > 1 and step + 1 == first.guided_steps < first.steps:
+            # diffusers' own recipe for dynamic guidance: from here on only the half with the prompt goes on.
+            values[_TEXTS] = values[_TEXTS].chunk(2)[1]
+            pipeline._guidance_scale = 1.0
         return values
 
     stop_if(cancel)
@@ -86,6 +94,8 @@ def run_pipeline(
         options["negative_prompt"] = [one.negative_prompt for one in batch]
     if "callback_on_step_end" in accepted:
         options["callback_on_step_end"] = after_step
+        if first.guided_steps < first.steps:
+            options["callback_on_step_end_tensor_inputs"] = ["latents", _TEXTS]
     own = pipeline.scheduler
     pipeline.scheduler = make_scheduler(pipeline, first.scheduler)
     try:
@@ -96,6 +106,16 @@ def run_pipeline(
     pixels = np.asarray(made.images, dtype=np.float32)
     verdicts = getattr(made, "nsfw_content_detected", None)
     return pixels, [None] * len(batch) if verdicts is None else [bool(verdict) for verdict in verdicts]
+
+
+def can_end_guidance(pipeline: Any) -> bool:
+    """Whether guidance can be switched off between two steps: the pipeline hands its texts out and reads the scale."""
+    return (
+        _TEXTS in getattr(pipeline, "_callback_tensor_inputs", ())
+        and "negative_" + _TEXTS in pipeline._callback_tensor_inputs
+        and isinstance(getattr(type(pipeline), "do_classifier_free_guidance", None), property)
+        and not hasattr(pipeline, "text_encoder_2")  # whose pooled texts would have to be halved too
+    )
 
 
 def stop_if(cancel: threading.Event | None) -> None:

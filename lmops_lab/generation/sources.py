@@ -8,14 +8,15 @@ from typing import Any
 
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from lmops_lab.generation.recipe import check_guidance, check_steps, check_text
+from lmops_lab.generation.recipe import check_guidance, check_guidance_end, check_steps, check_text
 from lmops_lab.outside import parse_json, read_text
 from lmops_lab.rewards.embedded import EMBEDDED, PIPELINE, embedded
 
 HUB_EXAMPLE = "CompVis/stable-diffusion-v1-4"
 INDEX = "model_index.json"
 RECOMMENDED = "generation.json"
-"""Optional file of a pipeline folder: {"steps": 20, "guidance": 4.0, "scheduler": "ddim"}."""
+"""Optional file of a pipeline folder: {"steps": 20, "guidance": 4.0, "guidance_end": 0.5, "scheduler": "ddim"}."""
+_SETTINGS = {"steps", "guidance", "guidance_end", "scheduler"}
 MOST_STEPS = 1000  # with which nearly every scheduler was trained; the pipeline's own limit is checked when it draws
 
 # Weight files up to this size are hashed whole, larger ones at this many places: any further training shows there.
@@ -125,15 +126,16 @@ def read_recommended(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     settings = parse_json(read_text(file), str(file))
-    if not isinstance(settings, dict) or (unknown := set(settings) - {"steps", "guidance", "scheduler"}):
+    if not isinstance(settings, dict) or (unknown := set(settings) - _SETTINGS):
         what = sorted(unknown) if isinstance(settings, dict) else settings
-        raise ValueError(f"{str(file)!r} recommends {what}; it may name steps, guidance and scheduler")
+        raise ValueError(f"{str(file)!r} recommends {what}; it may name {', '.join(sorted(_SETTINGS))}")
     scheduler = settings.get("scheduler", "")
     if not isinstance(scheduler, str):
         raise ValueError(f"{str(file)!r}: scheduler is {scheduler!r}; give its name")  # noqa: TRY004 - of a file
     try:
         check_steps(settings.get("steps", 1), MOST_STEPS)
         check_guidance(settings.get("guidance", 1))
+        check_guidance_end(settings.get("guidance_end", 1))
         check_text(scheduler, "scheduler")
     except ValueError as error:
         raise ValueError(f"{str(file)!r}: {error}") from error

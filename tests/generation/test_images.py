@@ -14,7 +14,7 @@ from lmops_lab.generation import images, memory
 from lmops_lab.generation.images import ImageGenerator, PromptCutWarning
 from lmops_lab.generation.png import provenance
 from lmops_lab.generation.sampling import GenerationCancelledError, run_pipeline
-from lmops_lab.generation.schedulers import SHORT_NAMES
+from lmops_lab.generation.schedulers import SHORT_NAMES, make_scheduler
 from lmops_lab.generation.store import ImageStore
 from lmops_lab.rewards import embedded
 from lmops_lab.rewards.clip import ClipEncoder
@@ -102,17 +102,56 @@ def test_size_and_guidance_reach_the_pipeline(loaded):
     assert loaded.recipe("a cat", 1).guidance == 7.5  # the stock pipeline's default
 
 
+def test_guidance_may_end_early(loaded):
+    """Against a loop by hand: two steps are guided, the next two follow the prompt alone."""
+    recipe = loaded.recipe("a cat", 1, steps=4, guidance=6, guidance_end=0.5, scheduler="ddim")
+    pipeline, scheduler = loaded.pipeline, make_scheduler(loaded.pipeline, recipe.scheduler)
+    scheduler.set_timesteps(4)
+    texts = pipeline.encode_prompt(["a cat"], "cpu", 1, True, [""])
+    shape = (1, pipeline.unet.config.in_channels, pipeline.unet.config.sample_size, pipeline.unet.config.sample_size)
+    noisy = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * scheduler.init_noise_sigma
+    with torch.no_grad():
+        for step, time in enumerate(scheduler.timesteps):
+            asked, empty = (pipeline.unet(noisy, time, encoder_hidden_states=text).sample for text in texts)
+            change = empty + 6 * (asked - empty) if step < 2 else asked
+            noisy = scheduler.step(change, time, noisy).prev_sample
+        decoded = pipeline.vae.decode(noisy / pipeline.vae.config.scaling_factor).sample
+    by_hand = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(_draw(loaded, [recipe]), by_hand, atol=1e-4)
+    whole = loaded.recipe("a cat", 1, steps=4, guidance=6, scheduler="ddim")
+    assert np.abs(_draw(loaded, [whole]) - by_hand).max() > 1e-3
+    assert recipe.guided_steps == 2
+    assert recipe.key != whole.key
+    nearly = loaded.recipe("a cat", 1, steps=4, guidance=6, guidance_end=0.9, scheduler="ddim")
+    assert nearly.key == whole.key  # all four steps are guided either way
+
+
+@pytest.mark.parametrize("share", [0, 1.2, -0.5, True, float("nan")])
+def test_a_share_that_is_none(loaded, share):
+    with pytest.raises(ValueError, match="guidance_end is .*give the share of the steps"):
+        loaded.recipe("a cat", 1, guidance_end=share)
+
+
+def test_a_pipeline_that_cannot_end_guidance_says_so(loaded, monkeypatch):
+    monkeypatch.setattr(type(loaded.pipeline), "_callback_tensor_inputs", ["latents"])
+    with pytest.raises(ValueError, match="guidance_end is 0.5, but StableDiffusionPipeline guides all its steps or"):
+        loaded.recipe("a cat", 1, guidance_end=0.5)
+    assert loaded.recipe("a cat", 1).guidance_end == 1
+
+
 def test_a_folder_may_recommend_settings(pipeline_folder, tmp_path):
     folder = tmp_path / "recommending"
     shutil.copytree(pipeline_folder, folder)
-    (folder / "generation.json").write_text('{"steps": 3, "guidance": 4.0, "scheduler": "ddim"}')
+    (folder / "generation.json").write_text('{"steps": 3, "guidance": 4.0, "guidance_end": 0.7, "scheduler": "ddim"}')
     recipe = ImageGenerator.load(str(folder), store=None).recipe("a cat", 1)
     assert (recipe.steps, recipe.guidance, recipe.scheduler) == (3, 4.0, "DDIMScheduler")
+    assert (recipe.guidance_end, recipe.guided_steps) == (0.7, 2)
     for text, message in [
-        ('{"eta": 3}', r"recommends \['eta'\]; it may name steps, guidance and scheduler"),
+        ('{"eta": 3}', r"recommends \['eta'\]; it may name guidance, guidance_end, scheduler, steps"),
         ('["steps"]', r"recommends \['steps'\]; it may name"),
         ('{"steps": 0}', "steps is 0; give a whole number"),
         ('{"guidance": "4"}', "guidance is '4'; give a number"),
+        ('{"guidance_end": 0}', "guidance_end is 0; give the share"),
         ('{"scheduler": 4}', "generation.json': .*scheduler"),
     ]:
         (folder / "generation.json").write_text(text)
