@@ -30,7 +30,7 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         tasks, methods, calibrations: names of what is shown; set them to switch.
         left, right: numbers in `series` of the two lines that are compared.
         selected: [number in `series`, k] of the point that is looked into, or [].
-        series: every line with its points; those of a calibration appear when it is first switched on.
+        series: lines with their points; one is appended when it is first switched on.
         difference, detail: what is shown about left minus right and about the selected point.
         message: what could not be shown, and why.
     """
@@ -65,7 +65,7 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         Args:
             curves: one a task.
             calibration: shown at first; default "batch", or "raw" where a task has no fixed labels.
-            methods: shown at first; default all.
+            methods: shown at first; default all, or the first 12 of more.
             tasks: the data the curves were run on, for the texts of queries and demonstrations (embedded tasks are
                 found by themselves).
         """
@@ -80,7 +80,7 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         super().__init__(
             available={"tasks": list(self._curves), "methods": known, "calibrations": ways},
             tasks=list(self._curves),
-            methods=[name for name in methods or known if name in known],
+            methods=[name for name in methods or known[:_MOST_LINES] if name in known],
             calibrations=[name for name in shown if name in ways],
             message=_missing(given, methods or (), known, shown, ways),
         )
@@ -88,12 +88,12 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
         self.right = 0
         self.left = max(0, len(self.series) - 1)
         self._subtract()
-        self.observe(self._extend, names=["calibrations"])
+        self.observe(self._extend, names=["methods", "calibrations"])
         self.observe(self._subtract, names=["left", "right"])
         self.observe(self._inspect, names=["selected"])
 
     def _extend(self, change: object = None) -> None:
-        """Compute the lines of calibrations that were not shown before."""
+        """Compute the lines that were not shown before."""
         del change
         series = list(self.series)
         there = {tuple(one["name"]) for one in series}
@@ -103,7 +103,7 @@ class ICLCurveExplorer(html.Fallback, anywidget.AnyWidget):
                 self.message = f"calibration {calibration!r} is unknown; choose among {', '.join(ways)}"
                 continue
             for task, curve in self._curves.items():
-                for method in dict.fromkeys(method for method, _ in curve.points()):
+                for method in dict.fromkeys(method for method, _ in curve.points() if method in self.methods):
                     name = Series(task, method, calibration)
                     if name not in there:
                         series.append({"name": list(name), "points": series_points(curve, name)})
@@ -196,7 +196,7 @@ def _missing(
     calibrations: Sequence[str],
     ways: Sequence[str],
 ) -> str:
-    """What was asked for and is not there, in a sentence."""
+    """What was asked for and is not shown, in a sentence."""
     if not curves:
         return "There are no results to show: give at least one curve (icl_curve(...) or ICLCurve.load(folder))."
     words = []
@@ -206,6 +206,8 @@ def _missing(
     unknown = [name for name in calibrations if name not in ways]
     if unknown:
         words.append(f"There is no calibration {', '.join(unknown)}; there are {', '.join(ways)}.")
+    if not methods and len(known) > _MOST_LINES:
+        words.append(f"{_MOST_LINES} of {len(known)} methods are switched on; switch on others as you like.")
     return " ".join(words)
 
 

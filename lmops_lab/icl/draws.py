@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from lmops_lab.icl.corruption import Share, corrupt_labels, flip_labels
 from lmops_lab.icl.demonstrations import ORDERS, draw_demonstrations, order_demonstrations
 from lmops_lab.icl.loaders import nearest
@@ -64,3 +66,8 @@ class Draw:
         if self.corruption:
             drawn = corrupt_labels(drawn, task.labels, self.corruption, seed)
         return order_demonstrations(drawn, self.order, self.order_seed, task.labels)
+
+
+def pool_order(seed: int, groups: int) -> tuple[int, ...]:
+    """The order in which a seed takes the groups of a pool that all seeds share; a smaller k is its beginning."""
+    return tuple(np.random.default_rng([seed, 2]).permutation(groups).tolist())

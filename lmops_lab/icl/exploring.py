@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from lmops_lab.icl.comparison import Point, compare
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
-from lmops_lab.icl.draws import Draw
+from lmops_lab.icl.draws import Draw, pool_order
 from lmops_lab.icl.metrics import confusion
 from lmops_lab.icl.statistics import accuracies
 from lmops_lab.icl.tasks import EMBEDDED_TASKS, Task, load_task
@@ -145,9 +145,15 @@ def _demonstrations(curve: ICLCurve, k: int, seeds: Sequence[int], task: Task | 
     if selection == "mixed":
         k -= int(curve.about["tail"])
     draw = Draw(**{f.name: curve.about[f.name] for f in fields(Draw) if curve.about.get(f.name) is not None})
+    pool, size = curve.about.get("pool_groups"), curve.about["group_size"]
+    pooled = draw.demonstrations(task, pool * size, 0) if pool else []
     shown = []
     for seed in seeds:
-        drawn = draw.demonstrations(task, k, seed)
+        if pool:
+            chosen = pool_order(seed, pool)[: k // size]
+            drawn = [example for group in chosen for example in pooled[group * size : (group + 1) * size]]
+        else:
+            drawn = draw.demonstrations(task, k, seed)
         half = MOST_DEMONSTRATIONS // 2
         kept = list(enumerate(drawn))
         if k > MOST_DEMONSTRATIONS:

@@ -10,7 +10,7 @@ from lmops_lab.attention.context import BosPolicy, OwnWeight, log_own_weight
 from lmops_lab.attention.grouping import group_by_count
 from lmops_lab.icl.curve import ZERO_SHOT
 from lmops_lab.icl.demonstrations import draw_queries
-from lmops_lab.icl.draws import Draw
+from lmops_lab.icl.draws import Draw, pool_order
 from lmops_lab.icl.inputs import ChoiceQuestions, Questions, Row, ask
 from lmops_lab.icl.pools import Point, Pool
 from lmops_lab.icl.prompts import DOMAIN_TEXTS
@@ -236,8 +236,7 @@ class _Namer:
         points = []
         pooled = setting.pool_groups is not None
         orders = {
-            seed: tuple(np.random.default_rng([seed, 2]).permutation(setting.pool_groups or 0).tolist())
-            for seed in (setting.seeds if pooled else (draw_seed,))
+            seed: pool_order(seed, setting.pool_groups or 0) for seed in (setting.seeds if pooled else (draw_seed,))
         }
         for k in ks:
             for seed, order in orders.items():

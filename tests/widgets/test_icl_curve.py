@@ -115,6 +115,18 @@ def test_a_point_from_inside(curve, task):
         assert "cannot be shown" in widget.detail["why"]
 
 
+def test_demonstrations_of_a_shared_pool_are_those_of_its_groups(curve, task):
+    pooled = ICLCurve(curve.cells, curve.labels, {**curve.about, "pool_groups": 16, "group_size": 4})
+    shown = inspect_point(pooled, "structured", 8, "raw", task)["demonstrations"]
+    pool = draw_demonstrations(task.train, 64, 0)
+    for seed, one in enumerate(shown):
+        groups = np.random.default_rng([seed + 1, 2]).permutation(16)[:2]
+        expected = [task.demonstration(pool[4 * group + i]).strip() for group in groups for i in range(4)]
+        assert one["seed"] == seed + 1
+        assert [text for _, text in one["texts"]] == expected
+    assert shown[0]["texts"] != shown[1]["texts"]
+
+
 def test_without_the_data_queries_have_numbers(other, task):
     widget = ICLCurveExplorer(other, tasks=[task])
     widget.selected = [1, 8]
@@ -192,8 +204,8 @@ def test_two_curves_of_one_task_keep_apart(other):
 
 
 def test_ten_thousand_rows():
-    """100 methods at 50 k and 2 seeds: shown within seconds, in messages far below 10 MB; the static page says what it
-    leaves out."""
+    """100 methods at 50 k and 2 seeds: a dozen lines at first, all when they are asked for, in messages far below
+    10 MB; the static page says what it leaves out."""
     one = synthetic_curve("many", ks=(8,), seeds=2, queries=20, methods=("structured",))
     model = [cell for cell in one.cells if cell.method == "structured"]
     cells = [replace(cell, method=f"m{m}", k=k) for m in range(100) for k in range(1, 51) for cell in model]
@@ -201,10 +213,21 @@ def test_ten_thousand_rows():
     widget = ICLCurveExplorer(ICLCurve(tuple(cells), one.labels, one.about))
     page = widget.fallback()
     assert time.process_time() - start < 20
+    assert "12 of 100 methods are switched on; switch on others as you like." in page
+    assert "300 more rows are left out." in page
+    assert [line["name"][1] for line in widget.series] == [f"m{m}" for m in range(12)]
+    assert sum(len(line["points"]) for line in widget.series) == 600
+    widget.methods = ["m99", "m3"]
+    assert [line["name"][1] for line in widget.series[12:]] == ["m99"]  # the numbers of the others stay theirs
+    widget.methods = widget.available["methods"]
+    page = widget.fallback()
     assert "The picture shows 12 of 100 methods; choose others." in page
     assert "4,700 more rows are left out." in page
     assert sum(len(line["points"]) for line in widget.series) == 5000
     assert len(json.dumps(widget.get_state(["series"]))) < 2e6
+    asked = ICLCurveExplorer(ICLCurve(tuple(cells), one.labels, one.about), methods=["m7"])
+    assert "switched on" not in asked.message
+    assert [line["name"][1] for line in asked.series] == ["m7"]
 
 
 def test_points_need_no_model(curve, monkeypatch):
