@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmops_lab.generation.recipe import check_guidance_end
 from lmops_lab.origins import EMBEDDED
 from lmops_lab.rewards.embedded import EMBEDDED as PICTURES
 from lmops_lab.rewriting.run_record import begin_run, check_run
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 _FOLDER = Path("runs/rewriter")
 _SETTINGS = "settings.json"
-_SUPERVISED_RATE = 1e-3  # adapters of a few ranks bear, and need, more than whole weights
+# Adapters of a few ranks bear, and need, higher rates than whole weights.
+_SUPERVISED_RATE, _REINFORCED_RATE = 1e-3, 3e-4
 # Settings that may differ between two calls on one folder: they make a training longer, not another one.
 _LENGTHS = ("supervised_steps", "steps", "folder", "status", "export")
 # Weight of the KL penalty by mode, where none is given; Promptist's adaptive controller starts at PPO's.
@@ -41,10 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kl", type=float, help="weight of the divergence from the supervised rewriter; default by mode"
     )
     parser.add_argument("--ranks", type=int, nargs=2, default=(6, 4), metavar=("SUPERVISED", "REINFORCED"))
+    parser.add_argument("--prompts-a-step", type=int, default=8, help="user texts in a step of reinforcement")
+    parser.add_argument("--samples", type=int, default=4, help="rewrites of a text that are compared with each other")
+    parser.add_argument("--max-new-tokens", type=int, default=75, help="longest rewrite in reinforcement")
     parser.add_argument("--rephrase", action="store_true", help="pairs in other words, too, by the base model (slow)")
     parser.add_argument("--seeds", type=int, default=2, help="pictures per prompt in the reward")
     parser.add_argument("--picture-steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0, help="Promptist used 7.5 with Stable Diffusion")
+    parser.add_argument("--guidance-end", type=float, help="share of the steps that are guided; default the pipeline's")
     parser.add_argument("--scheduler", help="of the pictures, such as dpm++; default the pipeline's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -82,8 +88,7 @@ def train_rewriter(options: argparse.Namespace) -> str:
     from lmops_lab.rewriting.training import Lora
 
     settings: dict[str, Any] = {"steps": options.picture_steps, "guidance": options.guidance}
-    if options.scheduler:
-        settings["scheduler"] = options.scheduler
+    settings |= {name: value for name in ("scheduler", "guidance_end") if (value := getattr(options, name)) is not None}
     relevance = Relevance.load(options.clip)
     aesthetic = Aesthetic.load(relevance.encoder, options.head)
     generator = ImageGenerator.load(options.pictures)
@@ -114,8 +119,12 @@ def train_rewriter(options: argparse.Namespace) -> str:
         mode=options.mode,
         steps=options.steps,
         kl=_kl(options),
+        learning_rate=_REINFORCED_RATE,
         ppo=PPOSettings(kl=_kl(options), seed=options.seed),
         lora=sizes[1],
+        prompts_a_step=options.prompts_a_step,
+        samples=options.samples,
+        max_new_tokens=options.max_new_tokens,
         half=True,
         seed=options.seed,
     )
@@ -125,14 +134,18 @@ def train_rewriter(options: argparse.Namespace) -> str:
 def _check(options: argparse.Namespace) -> None:
     if options.steps < 0:
         raise ValueError(f"--steps is {options.steps}; give at least 1, or 0 for no reinforcement")
-    for name in ("pairs", "supervised_steps", "seeds", "picture_steps"):
+    for name in ("pairs", "supervised_steps", "seeds", "picture_steps", "prompts_a_step", "max_new_tokens"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
+    if options.samples < 2:
+        raise ValueError(f"--samples is {options.samples}; rewrites of a text are compared: at least 2")
     if min(options.ranks) < 1:
         raise ValueError(f"--ranks are {options.ranks}; both start at 1")
     modes = ("rloo", "grpo", "ppo")
     if options.mode not in modes:
         raise ValueError(f"--mode is {options.mode!r}; choose {', '.join(modes)}")
+    if options.guidance_end is not None:
+        check_guidance_end(options.guidance_end)
     if options.threshold is not None and not -1 <= options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; cosines lie between -1 and 1")
     if _kl(options) <= 0:

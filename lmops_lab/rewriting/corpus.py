@@ -80,7 +80,7 @@ class Corpus:
             counts.update({modifier.lower() for modifier in split_or_tags(target).modifiers})
         return Counter(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
 
-    def split(self, held_out: float = 0.1, seed: int = 0) -> tuple["Corpus", "Corpus"]:
+    def split(self, held_out: float = 0.2, seed: int = 0) -> tuple["Corpus", "Corpus"]:
         """Training and held-out pairs; all pairs of a subject, and all of a target, are on one side.
 
         Raises:

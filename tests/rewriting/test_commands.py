@@ -32,6 +32,9 @@ def parts(tmp_path_factory):
         "--ranks": "2 2",
         "--picture-steps": 2,
         "--seeds": 1,
+        "--guidance-end": 0.5,
+        "--prompts-a-step": 2,
+        "--max-new-tokens": 12,
     }
 
 
@@ -50,6 +53,7 @@ def test_both_trainings_run_once_and_go_on(parts, tmp_path, capsys, monkeypatch)
     assert "reinforced  finished, 1 steps" in said
     rewriter = Rewriter.load(str(tmp_path / "reinforced" / "rewriter"))
     assert rewriter.loaded.card.trained == "rloo"
+    assert rewriter.decoding.max_new_tokens == 12
     weights = load_file(tmp_path / "reinforced" / "rewriter" / "adapter_model.safetensors")
     assert {value.shape[0] for name, value in weights.items() if ".lora_A." in name} == {4}  # ranks 2 + 2
     assert train(parts, tmp_path, **{**short, "--steps": 2}) == 0
@@ -78,6 +82,10 @@ def test_both_trainings_run_once_and_go_on(parts, tmp_path, capsys, monkeypatch)
         ("--export", "/nowhere", "no training in"),
         ("--mode", "rlo", "--mode is 'rlo'; choose rloo, grpo, ppo"),
         ("--kl", 0, "more than 0"),
+        ("--samples", 1, "--samples is 1; rewrites of a text are compared: at least 2"),
+        ("--prompts-a-step", 0, "--prompts-a-step is 0; give at least 1"),
+        ("--max-new-tokens", 0, "--max-new-tokens is 0; give at least 1"),
+        ("--guidance-end", 40, "guidance_end is 40.0; give the share of the steps"),
         ("--threshold", 28, "--threshold is 28.0; cosines lie between -1 and 1"),
         ("--ranks", "0 2", "both start at 1"),
         ("--pictures", "/nowhere", "/nowhere"),
