@@ -17,7 +17,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from lmops_lab.outside import read_yaml
-from lmops_lab.runs.notebook import Run, find_notebook, finished_run, identity, next_folder, run_notebook
+from lmops_lab.runs.notebook import Run, find_notebook, finished_run, identity, next_folder, run_notebook, with_page
 from lmops_lab.runs.parameters import check_parameters, read_parameters
 
 _KEYS = ("notebook", "fixed", "grid", "points")
@@ -31,6 +31,7 @@ class Job:
         environment: variables set for this run alone, such as LMOPS_LAB_CACHE.
         home: folder that relative paths in the parameters start from.
         content: the run's identity when it was asked for; worked out by the job where None.
+        show_code: whether the HTML page has the code.
     """
 
     notebook: Path
@@ -39,6 +40,7 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     home: Path = field(default_factory=Path.cwd)
     content: str | None = None
+    show_code: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def run_grid(
     processes: int = 1,
     dask: str | None = None,
     force: bool = False,
+    show_code: bool = True,
 ) -> list[Outcome]:
     """Run every point that has not been run before; failures do not stop the others.
 
@@ -121,6 +124,7 @@ def run_grid(
         processes: how many notebooks at once on this machine; or
         dask: address of a Dask scheduler whose workers see the same files.
         force: run points again that have finished before.
+        show_code: whether the HTML pages have the code, those of earlier runs too.
 
     Returns:
         One outcome a point, in order.
@@ -130,9 +134,10 @@ def run_grid(
     for number, (notebook, parameters) in enumerate(points):
         done = None if force else finished_run(root, notebook, parameters)
         folder = done.folder if done else next_folder(root, notebook, parameters)
-        job = Job(notebook.resolve(), parameters, folder.resolve(), content=identity(notebook, parameters))
+        content = identity(notebook, parameters)
+        job = Job(notebook.resolve(), parameters, folder.resolve(), content=content, show_code=show_code)
         if done:
-            outcomes[number] = Outcome(job, done)
+            outcomes[number] = Outcome(job, with_page(done, show_code=show_code))
         else:
             jobs[number] = job
     made = run_jobs(list(jobs.values()), processes=processes, dask=dask)
@@ -224,7 +229,9 @@ def _run(job: Job) -> Outcome:
     os.environ.update(job.environment)
     try:
         os.chdir(job.home)
-        made = run_notebook(job.notebook, job.parameters, job.folder, progress=False, content=job.content)
+        made = run_notebook(
+            job.notebook, job.parameters, job.folder, progress=False, content=job.content, show_code=job.show_code
+        )
         return Outcome(job, made)
     except Exception as error:  # noqa: BLE001 - a cell may raise anything, and the other jobs go on
         lines = [getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))]
@@ -249,7 +256,9 @@ def main(options: argparse.Namespace) -> int:
     if options.notebook or options.parameter or options.folder:
         raise ValueError("a grid file names its notebooks and parameters; leave NOTEBOOK, -p and --folder out")
     points = read_grid(options.grid)
-    outcomes = run_grid(points, processes=options.jobs, dask=options.dask, force=options.force)
+    outcomes = run_grid(
+        points, processes=options.jobs, dask=options.dask, force=options.force, show_code=not options.hide_code
+    )
     for (notebook, parameters), outcome in zip(points, outcomes, strict=True):
         words = " ".join(f"{name}={value!r}" for name, value in parameters.items())
         state = "failed" if outcome.run is None else f"{outcome.run.seconds:.0f} s"

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,12 @@ def test_the_page_hides_or_shows_the_code_as_asked_without_another_run(here, cap
     for options, shown in (([], True), (["--hide-code"], False), (["--hide-code"], False), ([], True)):
         assert cli.main([*command, *options]) == 0
         assert ("number ** 2" in re.sub(r"<[^>]+>", "", page.read_text())) is shown
+    (here / "grid.yaml").write_text("notebook: '07'\ngrid: {number: [5]}\n")
+    for options, shown in ((["--hide-code"], False), ([], True)):  # run with it, then found again without
+        assert cli.main(["run", "--grid", "grid.yaml", *options]) == 0
+        of_grid = here / "runs" / "07_square" / "002" / page.name
+        assert ("number ** 2" in re.sub(r"<[^>]+>", "", of_grid.read_text())) is shown
+    shutil.rmtree(of_grid.parent)
     assert json.loads(kept.read_text())["started"] == executed
     assert [p.name for p in page.parents[1].iterdir()] == ["001"]
 
