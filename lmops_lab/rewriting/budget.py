@@ -56,7 +56,7 @@ class ClipBudget:
 
     def read(self, text: str) -> Reading:
         """Count a prompt's tokens and find what would be cut."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         spans = encoded["offset_mapping"]
         kept = self.limit - 2  # start and end take their places first
         cut = text[spans[kept][0] :] if len(spans) > kept else ""
