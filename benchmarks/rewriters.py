@@ -4,17 +4,19 @@
     python benchmarks/rewriters.py --folder runs/rewriters-benchmark
 
 All methods rewrite the same texts, all pictures of a text share their seeds, and no seed was used in training. With a
-folder, pictures are kept there: an interrupted run goes on.
+folder, rewrites and pictures are kept there: an interrupted run goes on.
 """
 
 import argparse
 import json
 import random
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lmops_lab import ImageGenerator, Rewriter
+from lmops_lab.digests import read_record, write_record
 from lmops_lab.emojiworld.captions import DAMNATION, DRAGGING, PRAISE, USELESS
 from lmops_lab.emojiworld.recognised import Recognised
 from lmops_lab.generation.store import ImageStore
@@ -40,6 +42,7 @@ def main() -> None:
     options.add_argument("--sft", default="emoji-sft", help="supervised rewriter: a name or folder")
     options.add_argument("--rl", default="emoji", help="reinforced rewriter: a name or folder")
     options.add_argument("--steps", type=int, default=20)
+    options.add_argument("--guidance-end", type=float, default=0.4, help="share of the steps that are guided")
     options.add_argument("--folder", type=Path, help="keep pictures and scores here")
     chosen = options.parse_args()
     start = time.perf_counter()
@@ -75,23 +78,35 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], Evaluation]:
     rewrites: dict[str, list[str]] = {}
     for name, place in {SFT: options.sft, RL: options.rl}.items():
         try:
-            rewrites[name] = Rewriter.load(place)(texts)
+            rewrites[name] = rewritten(Rewriter.load(place), texts, options.folder and options.folder / f"{name}.json")
         except FileNotFoundError as missing:
             print(f"{name} is left out: {missing}")
-    rewrites["fixed suffix"] = suffix(training, PictureReward(painter, relevance, aesthetic, (0, 1)), options.quick)(
-        texts
-    )
+    drawing = {"steps": options.steps, "guidance_end": options.guidance_end}
+    reward = PictureReward(painter, relevance, aesthetic, (0, 1), drawing)
+    rewrites["fixed suffix"] = suffix(training, reward, options.quick)(texts)
     rewrites["random praise"] = RandomModifiers(tuple(PRAISE), 3)(texts)
     words = {"good": list(PRAISE), "useless": list(USELESS), "harmful": [*DAMNATION, *DRAGGING]}
     rewrites["as people write"] = [engineered_prompts([text], 1, seed=at, **words)[0] for at, text in enumerate(texts)]
-    evaluation = evaluate_rewriters(asked, rewrites, painter, judges, seeds=list(seeds), steps=options.steps)
+    evaluation = evaluate_rewriters(asked, rewrites, painter, judges, seeds=list(seeds), **drawing)
     return figures(evaluation), evaluation
+
+
+def rewritten(writer: Rewriter, texts: list[str], kept: Path | None) -> list[str]:
+    """What a rewriter makes of the texts; of the same weights and texts it is read from the file `kept`."""
+    about = {"revision": writer.loaded.revision, "decoding": asdict(writer.decoding), "texts": texts}
+    if kept and kept.is_file() and (found := read_record(kept))["about"] == about:
+        return found["rewrites"]
+    made = writer(texts)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_record(kept, {"about": about, "rewrites": made})
+    return made
 
 
 def suffix(training: Any, reward: PictureReward, quick: bool) -> FixedSuffix:
     """The suffix of at most three words that greedy search finds best on texts of the training corpus."""
     users = sorted({pair.source for pair in training.pairs if pair.kind == "content"})
-    some = random.Random(1).sample(users, 4 if quick else 24)  # noqa: S311
+    some = random.Random(1).sample(users, 4 if quick else 12)  # noqa: S311
     found, mean = best_suffix(some, list(PRAISE), reward, most=1 if quick else 3)
     print(f"fixed suffix: {', '.join(found.modifiers)} (reward {mean:+.2f} on {len(some)} training texts)")
     return found
