@@ -104,7 +104,7 @@ def test_pictures_are_relevant_to_their_own_text_and_not_to_the_next(drawn):
 
 def test_adapters_are_small_and_described():
     folders = [path.parent for path in EMBEDDED_FOLDER.glob("*/adapter_config.json")]
-    assert folders
+    assert {folder.name for folder in folders} == {"supervised", "reinforced"}
     assert sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*.safetensors")) <= 12e6
     for folder in folders:
         card = (folder / "README.md").read_text(encoding="utf-8")
@@ -114,11 +114,12 @@ def test_adapters_are_small_and_described():
         assert Card.read(folder).base == EMBEDDED_MODEL
 
 
-def test_the_shipped_rewriter_keeps_what_is_asked_for_and_knows_words_that_help(embedded):
+@pytest.mark.parametrize("name", ["emoji-sft", "emoji"])
+def test_the_shipped_rewriters_keep_what_is_asked_for_and_know_words_that_help(embedded, name):
     """Its best rewrite may be the text itself, since short ones are preferred; its candidates are not all that."""
     users = ["a rabbit in space", "an owl at sunset", "a red apple in the snow", "a rocket"]
     for found, thing in zip(
-        Rewriter.load("emoji-sft").rewrite_many(users, 4), ["rabbit", "owl", "apple", "rocket"], strict=True
+        Rewriter.load(name).rewrite_many(users, 4), ["rabbit", "owl", "apple", "rocket"], strict=True
     ):
         texts = [candidate.text for candidate in found.candidates]
         assert all(thing in text for text in texts)
