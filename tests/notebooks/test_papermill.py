@@ -26,10 +26,12 @@ TINY = {
     "03_label_bias_and_calibration": "k=2 seeds=1 queries=12 batch_sizes=[1,4] repeats=5",
     "04_methods_compared": "k=[0,2,4] seeds=2 queries=6 group_size=2 own_weights=[1,'groups']",
     "05_rewriting_prompts": "candidates=2 seeds=2 steps=2 prompts=2 prompt_seeds=2 recogniser=null",
+    "06_training_a_rewriter": "shipped=null sft_steps=4 sft_batch=2 steps=2 prompts_a_step=2 samples=2 hack_steps=2 "
+    "new_tokens=8 picture_steps=2 prompts=2 prompt_seeds=2 recogniser=null",
     "07_long_documents": "counts=[1,20] per_kind=2 candidates=2 generated=2 new_tokens=3",
 }
 # These draw pictures; their language model is this parameter.
-PICTURES = {"05_rewriting_prompts": "rewriter"}
+PICTURES = {"05_rewriting_prompts": "rewriter", "06_training_a_rewriter": "base"}
 DEFAULT_TIER = "03_label_bias_and_calibration"
 
 
