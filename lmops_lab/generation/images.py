@@ -146,8 +146,8 @@ class ImageGenerator:
             steps: denoising steps; default what the pipeline recommends, else 20.
             guidance: scale of classifier-free guidance; default what the pipeline recommends.
             guidance_end: share of the steps, from the first, that are guided; the others take one pass instead of two.
-                Default what the pipeline recommends, else all. Guidance decides what is shown in the early steps and
-                hardly matters in the late ones (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+                Default what the pipeline recommends, else all. Late steps hardly need guidance (Kynkäänniemi et al.
+                2024, arXiv 2404.07724).
             negative_prompt: what the pictures are steered away from.
             scheduler: a name of `lmops_lab.generation.schedulers`; default the pipeline's own.
             size: pixels, one number or (width, height); default what the pipeline was trained for.

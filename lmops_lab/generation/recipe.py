@@ -47,8 +47,8 @@ class Recipe:
 
     @property
     def guided_steps(self) -> int:
-        """Steps with guidance; the others cost half as much."""
-        return round(self.guidance_end * self.steps)
+        """Steps with guidance, at least one; the others cost half as much."""
+        return max(1, round(self.guidance_end * self.steps))
 
     @functools.cached_property
     def key(self) -> str:

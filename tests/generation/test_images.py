@@ -124,6 +124,7 @@ def test_guidance_may_end_early(loaded):
     assert recipe.key != whole.key
     nearly = loaded.recipe("a cat", 1, steps=4, guidance=6, guidance_end=0.9, scheduler="ddim")
     assert nearly.key == whole.key  # all four steps are guided either way
+    assert loaded.recipe("a cat", 1, steps=4, guidance_end=0.01).guided_steps == 1
 
 
 @pytest.mark.parametrize("share", [0, 1.2, -0.5, True, float("nan")])
