@@ -23,13 +23,13 @@ from widgets import PromptComparison
 typed = "a rabbit in space"
 prompts = {"as typed": typed, "rewritten": Rewriter.load()([typed])[0], "by hand": f"{typed}, wallpaper, blurry"}
 painter, relevance = ImageGenerator.load(), Relevance.load()
-grid = painter.generate(list(prompts.values()), seeds=6, progress=False)
-cosines = relevance(grid.images, [typed] * 18).reshape(grid.shape)
+grid = painter.generate(list(prompts.values()), seeds=5, progress=False)
+cosines = relevance(grid.images, [typed] * 15).reshape(grid.shape)
 ratings = Aesthetic.load(relevance.encoder, "emoji")(grid.images).reshape(grid.shape)
 reward = ratings - ratings[0].mean() + np.minimum(0, 20 * (cosines - relevance.threshold))
 PromptComparison(
     prompts,
-    [grid.images[6 * row : 6 * row + 6] for row in range(3)],
+    [grid.images[5 * row : 5 * row + 5] for row in range(3)],
     seeds=grid.seeds[0].tolist(),
     scores={"reward": reward, "aesthetics": ratings, "relevance": cosines},
     provenance={"generator": "emoji", "steps": 20},
