@@ -7,7 +7,12 @@ from lmops_lab.rewriting.search import FixedSuffix
 from tests.rewriting.pictures import PaintGenerator, rabbit_relevance, red
 
 PROMPTS = {"in": ["a rabbit", "a cat", "a big dog"], "out": ["a ship", "a red rabbit"]}
-REWARDS = {"relevance": rabbit_relevance, "aesthetic": red, "held out": lambda images, _: [1.0] * len(images)}
+REWARDS = {
+    "relevance": rabbit_relevance,
+    "aesthetic": red,
+    "held out": lambda images, prompts: [-score for score in red(images, prompts)],
+    "always content": lambda images, _: [1.0] * len(images),
+}
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +118,10 @@ def test_ablation_by_hand():
 
 
 def test_the_report_warns_when_aesthetics_rise_and_relevance_falls(evaluation):
-    bad = hacking_report(evaluation, "forgetful", held_out=["held out"])
+    bad = hacking_report(evaluation, "forgetful", held_out=["held out", "always content"])
     assert any("aesthetics rise by" in text and "relevance falls by" in text for text in bad.warnings)
     assert any("held-out reward 'held out' does not" in text for text in bad.warnings)
+    assert not any("always content" in text for text in bad.warnings)  # it told nothing apart
     assert "WARNING" in str(bad)
     fair = hacking_report(evaluation, "engineered")
     assert fair.warnings == ()
