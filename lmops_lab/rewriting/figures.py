@@ -68,5 +68,5 @@ def plot_gains(evaluation: Evaluation, metric: str = "reward", *, against: str =
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.set_xlabel(f"{metric}, difference from “{against}”, 95 % intervals over prompts")
     if len(domains) > 1:
-        axes.legend()
+        figure.legend(loc="outside upper right", ncols=len(domains))  # inside it, its marks would look like data
     return figure

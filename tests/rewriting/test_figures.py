@@ -42,12 +42,15 @@ def test_gains_are_those_of_the_evaluation():
     methods = {"short": FixedSuffix(("8k",)), "long": FixedSuffix(("sharp focus", "8k", "wow"))}
     rewards = {"relevance": rabbit_relevance, "aesthetic": red}
     evaluation = evaluate_rewriters(prompts, methods, PaintGenerator(), rewards, seeds=(0, 1))
-    axes = plot_gains(evaluation).axes[0]
+    figure = plot_gains(evaluation)
+    axes = figure.axes[0]
     marks = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
     assert marks == pytest.approx(
         [evaluation.difference(name, USER, "reward", domain).mean for domain in ("in", "out") for name in methods]
     )
     assert [text.get_text() for text in axes.get_yticklabels()] == ["short", "long"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["in", "out"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["in", "out"]
+    figure.draw_without_rendering()
+    assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())
     with pytest.raises(ValueError, match="unknown metric 'beauty'"):
         plot_gains(evaluation, "beauty")
