@@ -4,11 +4,13 @@ import ast
 import re
 import sys
 import tomllib
+from importlib import metadata
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -99,3 +101,15 @@ def test_the_card_is_a_real_dependency_each():
 def test_this_environment_is_the_pinned_one():
     for name in [*DEPENDENCIES, *EXTRAS["test"]]:
         assert version(name).partition("+")[0] == PINS[name.lower()], name
+
+
+def test_every_pin_runs_on_the_oldest_python_that_is_promised():
+    """Debian 12 has Python 3.11.2; a package that asks for 3.11.5 would leave its users without an installation."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    asked = {
+        canonical(found.name): found.metadata["Requires-Python"]
+        for found in metadata.distributions()
+        if canonical(found.name) in PINS and found.metadata["Requires-Python"]
+    }
+    assert len(asked) > 100
+    assert {name: asks for name, asks in asked.items() if not SpecifierSet(asks).contains(oldest)} == {}
