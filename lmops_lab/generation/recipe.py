@@ -73,6 +73,7 @@ class Recipe:
 
         Raises:
             TypeError: missing or unknown fields, or a value of another type.
+            ValueError: a number that no picture was drawn with.
         """
         kinds: dict[str, Any] = dict.fromkeys(("seed", "steps", "width", "height"), int)
         kinds |= {"guidance": Number, "guidance_end": Number}
@@ -80,7 +81,12 @@ class Recipe:
             kind = kinds.get(name, Mapping if name == "versions" else str)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"{name} is {str(value)[:80]!r}")
-        return cls(**data)
+            if kind is int and not 0 <= value <= LARGEST_SEED:
+                raise ValueError(f"{name} is {str(value)[:80]}")
+        recipe = cls(**data)
+        if not 0 < recipe.guidance_end <= 1:
+            raise ValueError(f"guidance_end is {recipe.guidance_end}; it is a share of the steps, above 0 and up to 1")
+        return recipe
 
 
 @functools.cache

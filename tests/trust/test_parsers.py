@@ -106,9 +106,13 @@ def test_a_broken_rewriter_card(tmp_path, text):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"seed": "1"}, {"revision": ["local-"]}, {"prompt": None}, {"versions": "1"}, {"steps": True}, {"width": {}}],
+    [
+        *({"seed": "1"}, {"revision": ["local-"]}, {"prompt": None}, {"versions": "1"}, {"steps": True}, {"width": {}}),
+        *({"guidance_end": float("inf")}, {"guidance_end": float("nan")}, {"guidance_end": 0, "steps": 10**400}),
+        *({"guidance_end": 0.5, "steps": 10**400}, {"guidance_end": -1}, {"seed": -1}),
+    ],
 )
-def test_a_recipe_with_values_of_other_types(tmp_path, changed):
+def test_a_recipe_with_values_that_no_picture_has(tmp_path, changed):
     recipe = {"prompt": "a", "negative_prompt": "", "seed": 1, "pipeline": "p", "revision": "r", "scheduler": "s"}
     recipe |= {"steps": 2, "guidance": 7.5, "width": 8, "height": 8, "dtype": "float32", "versions": {}}
     for about in (
