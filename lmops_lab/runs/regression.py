@@ -199,6 +199,8 @@ def read_baseline(folder: Path) -> Baseline:
     metrics: dict[str, Expected] = {}
     for name, entry in (content.get("metrics") or {}).items():
         try:
+            if not isinstance(name, str):
+                raise TypeError("its name is no text; put it between quotes")  # noqa: TRY301
             kinds = [kind for kind in TOLERANCES if kind in entry]
             if len(kinds) != 1:
                 raise ValueError(f"it has {kinds or 'no tolerance'}; give one of {', '.join(TOLERANCES)}")  # noqa: TRY301

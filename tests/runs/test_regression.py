@@ -103,6 +103,14 @@ def test_malformed_baselines_name_the_metric(tmp_path, entry, message):
         read_baseline(tmp_path)
 
 
+def test_a_metric_without_a_name_in_text_is_refused(tmp_path):
+    """YAML reads `1`, `no` and `~` as something else than text."""
+    for name in ("1", "no", "~", "1.5"):
+        (tmp_path / "baseline.yaml").write_text(f"metrics:\n  {name}: {{value: 1.0, absolute: 0.1}}\n")
+        with pytest.raises(ValueError, match="its name is no text; put it between quotes"):
+            read_baseline(tmp_path)
+
+
 def result(tmp_path, now):
     folder = tmp_path / "run"
     folder.mkdir(exist_ok=True)
