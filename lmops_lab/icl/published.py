@@ -59,9 +59,11 @@ def read_published(path: Path | str) -> Published:
     for name, high in (("k", float("inf")), ("accuracy", 1.0), ("low", 1.0), ("high", 1.0)):
         if name not in table:
             continue
-        numbers = pd.to_numeric(table[name], errors="coerce")
         given = table[name].notna() if name in OPTIONAL else pd.Series(True, index=table.index)
-        bad = given & ~numbers.between(0, high)
+        try:
+            bad = given & ~pd.to_numeric(table[name], errors="coerce").between(0, high)
+        except OverflowError as error:
+            raise ValueError(f"{path.name}: a cell of {name} is larger than any number of demonstrations") from error
         if bad.any():
             line = int(bad.to_numpy().argmax()) + 2
             raise ValueError(

@@ -69,9 +69,10 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
                 pass
             case _:
+                said = ast.get_source_segment(source[0], statement) or ""
                 raise ValueError(
                     f"line {statement.lineno} of the parameters cell of {notebook.name} is no plain assignment: "
-                    f"{ast.unparse(statement)!r}"
+                    f"{said[:200]!r}"
                 )
         try:
             types = () if annotation is None else tuple(_alternatives(annotation))

@@ -25,6 +25,8 @@ def test_parameters_are_read_without_running(tmp_path):
         ([], "has 0 cells tagged 'parameters'"),
         (["a = 1", "b = 2"], "has 2 cells"),
         (["import os"], "line 1 of the parameters cell of n.ipynb is no plain assignment: 'import os'"),
+        ([f"k: {'-' * 20_000}x"], "the parameters cell of n.ipynb is"),
+        ([f"k = 1\nk: int | {'-' * 900}x"], "the parameters cell of n.ipynb is"),
         (["a = open('x')"], "parameter 'a' of n.ipynb is not a literal"),
     ],
 )
