@@ -83,7 +83,7 @@ def read_picture(path: Path) -> tuple[Provenance, Image.Image]:
             raise ValueError(f"its format is {about['format']!r}, this version reads {FORMAT!r}")  # noqa: TRY301
         recipe = Recipe.from_dict(about["recipe"])
         flagged, pixels = about["flagged"], about["pixels"]
-        if flagged not in (None, True, False) or not isinstance(pixels, str):
+        if not isinstance(flagged, bool | None) or not isinstance(pixels, str):  # 0 equals False and is none
             raise TypeError(f"flagged is {flagged!r}, pixels is {pixels!r}")  # noqa: TRY301
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the recipe in {str(path)!r} cannot be read: {error}") from error

@@ -131,6 +131,9 @@ class Grid:
             raise ValueError(  # noqa: TRY004
                 f"{path.name} holds a {type(values).__name__}; it needs settings such as 'k: [0, 8]'"
             )
+        for name in values:
+            if not isinstance(name, str):
+                raise ValueError(f"{path.name} has a setting named {name!r}; names are words, such as 'k: [0, 8]'")  # noqa: TRY004
         return cls.of(values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -92,3 +92,10 @@ def test_bad_files(tmp_path, text, message):
         Grid.load(tmp_path / "grid.yaml")
     with pytest.raises(FileNotFoundError, match="there is no grid"):
         Grid.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["{0}", "?", "{k: [0], 1: 2}"])
+def test_settings_are_named_by_words(tmp_path, text):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(ValueError, match="has a setting named"):
+        Grid.load(tmp_path / "grid.yaml")

@@ -118,6 +118,7 @@ def test_a_recipe_with_values_that_no_picture_has(tmp_path, changed):
     for about in (
         {"format": "lmops-lab picture 1", "flagged": None, "pixels": "", "recipe": recipe | changed},
         {"format": "lmops-lab picture 1", "flagged": None, "pixels": [], "recipe": recipe},
+        {"format": "lmops-lab picture 1", "flagged": 0, "pixels": "", "recipe": recipe},
         [],
     ):
         chunks = PngImagePlugin.PngInfo()
