@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-# What `make demo` asks of the main notebook, beyond its defaults, which take half as long.
+# What `make demo` asks of the main notebook, beyond its defaults.
 DEMO := -p "k=[0, 4, 16, 64, 512]" -p seeds=3 -p queries=200
 
 # The notebooks' checks must score anew: stored points of an earlier version would hide a change.

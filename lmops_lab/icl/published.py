@@ -63,7 +63,7 @@ def read_published(path: Path | str) -> Published:
         try:
             bad = given & ~pd.to_numeric(table[name], errors="coerce").between(0, high)
         except OverflowError as error:
-            raise ValueError(f"{path.name}: a cell of {name} is larger than any number of demonstrations") from error
+            raise ValueError(f"{path.name}: a cell of {name} holds a number that is too large to read") from error
         if bad.any():
             line = int(bad.to_numpy().argmax()) + 2
             raise ValueError(

@@ -79,7 +79,7 @@ def test_published_curves_stand_beside_ours(curves, published_file):
         ("source,method,k\nP,s,8\n", r"columns \['accuracy'\] are missing, \[\] are unknown"),
         ("source,method,k,accuracy,colour\nP,s,8,.5,red\n", r"\['colour'\] are unknown"),
         ("source,method,k,accuracy\nP,s,8,0.5\nP,s,16,70\n", r"line 3: accuracy is .*70.*a share between 0 and 1"),
-        (f"source,method,k,accuracy\nP,s,{'9' * 400},0.5\n", "a cell of k is larger than any number"),
+        (f"source,method,k,accuracy\nP,s,{'9' * 400},0.5\n", "a cell of k holds a number that is too large"),
         ("source,method,k,accuracy\nP,s,many,0.5\n", "line 2: k is 'many'; a number of demonstrations"),
     ],
 )
