@@ -1,11 +1,13 @@
 """Exactness on every supported architecture: identities that hold whatever the weights are."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lmops_lab import load_model
 from lmops_lab.attention import probe
 from lmops_lab.attention.call import AttentionCall
 from lmops_lab.attention.encoding import encode_token_groups
@@ -320,9 +322,41 @@ def test_a_model_whose_layers_the_hook_misses_is_refused(layer):
     sample = list(range(100, 112))
     stock = tiny_model("llama")(torch.tensor([sample])).logits[0].log_softmax(-1)
     with pytest.raises(ValueError, match="reached layers"):
-        check_route(model, sample, stock)
+        check_route(model, sample, stock, 2e-3)
 
 
 def test_the_docs_table_is_what_the_probe_reports():
     text = PAGE.read_text(encoding="utf-8")
     assert table() == text.partition(BEGIN)[2].partition(END)[0].strip(), "run python -m tests.attention.coverage"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt_oss", "gptj", "gpt2", "bloom"])
+def test_half_precision_is_measured_by_its_mean_square(kind, dtype):
+    found = prepare(tiny_model(kind).to(dtype))
+    assert 0 < found.difference <= found.allowed == {torch.bfloat16: 0.2, torch.float16: 0.03}[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_embedded_model_loads_in_half_precision_and_faults_are_still_refused(embedded, monkeypatch, dtype):
+    """A bound wide enough for the rounding must not hide queries one place off, or an own weight of 1 for 2 groups."""
+    lm = load_model("smollm2-135m", dtype=dtype)
+    found = lm.capabilities()
+    assert found.difference <= found.allowed
+    sample = probe._sample(lm.model)
+    stock = torch.tensor([sample])
+    with torch.inference_mode():
+        stock = embedded.model(stock).logits[0].log_softmax(-1)
+    check_route(lm.model, sample, stock, found.allowed)
+
+    def one_place_off(model, ids, positions, call):
+        return hidden_at(model, ids, positions + (call.context is not None), call)
+
+    def too_light(model, ids, positions, call):
+        return hidden_at(model, ids, positions, dataclasses.replace(call, log_weight=0.0) if call.context else call)
+
+    for fault in (one_place_off, too_light):
+        with monkeypatch.context() as patch:
+            patch.setattr(probe, "hidden_at", fault)
+            with pytest.raises(ValueError, match="differs from the untouched|reached layers"):
+                check_route(lm.model, sample, stock, found.allowed)
