@@ -106,7 +106,8 @@ def test_this_environment_is_the_pinned_one():
 def test_every_pin_runs_on_the_oldest_python_that_is_promised():
     """Debian 12 has Python 3.11.2; a package that asks for 3.11.5 would leave its users without an installation."""
     oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
-    # get(), as the importlib_metadata package puts its own finder in place and answers [] for a missing field with an error.
+    # get(), as the finder of the importlib_metadata package, where it is installed, answers [] for a missing field with
+    # an error.
     asked = {canonical(found.name): found.metadata.get("Requires-Python") for found in metadata.distributions()}
     asked = {name: asks for name, asks in asked.items() if name in PINS and asks}
     assert len(asked) > 100

@@ -203,7 +203,7 @@ def check_route(model: PreTrainedModel, ids: list[int], stock: Tensor, allowed: 
         ValueError: a layer is not reached, a sliding layer hides its window, or the runs differ.
     """
     expected = list(range(model.config.num_hidden_layers))
-    split = len(ids) * 2 // 3
+    split = _split(ids)
     worst, call = 0.0, AttentionCall()
     for groups in (1, 2):
         context = encode_token_groups(
@@ -281,7 +281,13 @@ def _allowed(model: PreTrainedModel, ids: list[int], stock: Tensor) -> float:
     if model.dtype not in _HALF:
         return bound
     # The same figures again where it has no second attention: then the bound stands as it is.
-    return max(bound, _NOISE * _difference(model, _stock_log_probabilities(model, ids, "sdpa"), stock))
+    again, asked = _stock_log_probabilities(model, ids, "sdpa"), slice(_split(ids), None)
+    return max(bound, _NOISE * _difference(model, again[asked], stock[asked]))
+
+
+def _split(ids: list[int]) -> int:
+    """How many of the sample's tokens become the context; the check compares the predictions of the others."""
+    return len(ids) * 2 // 3
 
 
 def _switch(model: PreTrainedModel, implementation: str) -> bool:
