@@ -87,7 +87,7 @@ def kills(folder: Path, grid: dict, count: int) -> tuple[int, int]:
         if tried < count:
             began(child, here)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(dice.uniform(0, 1.2))
+                child.wait(dice.uniform(0, 5))
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
                 tried, open_kills = tried + 1, open_kills + 1

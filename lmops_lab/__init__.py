@@ -6,8 +6,8 @@ from typing import Any
 
 # Two busy OpenMP processes on few cores slow each other many times over while they spin; this has to be set before
 # torch starts its threads, and an explicit setting of the user's wins.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+if os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE").upper() == "PASSIVE":
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 __version__ = "0.1.0"
 

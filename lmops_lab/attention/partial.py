@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmops_lab.attention import amx
 from lmops_lab.shapes import ContextKeys, ContextValues, Heads, LogSumExp, Outputs, OwnKeys, OwnMask, OwnValues
 
 Part = tuple[Outputs, LogSumExp]
@@ -96,8 +97,12 @@ def attend_shared(
     kv_heads, _, value_dim = value.shape
     per_kv = heads // kv_heads
     folded = query.reshape(batch, kv_heads, per_kv, tokens, dim).permute(1, 2, 0, 3, 4)  # [K, G, B, T, D]
-    folded = folded.reshape(1, kv_heads, per_kv * batch * tokens, dim)  # [1, K, G*B*T, D]
-    out, lse = attend(folded, key.unsqueeze(0), value.unsqueeze(0), scale=scale, softcap=softcap)
+    folded = folded.reshape(kv_heads, per_kv * batch * tokens, dim)  # [K, G*B*T, D]
+    fast = _amx_that_works() if softcap is None and amx.fits(folded, key, value, scale) else None
+    if fast is not None:
+        out, lse = fast(folded, key, value, scale)
+    else:
+        out, lse = attend(folded[None], key[None], value[None], scale=scale, softcap=softcap)
     out = out.reshape(kv_heads, per_kv, batch, tokens, value_dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
     lse = lse.reshape(kv_heads, per_kv, batch, tokens).permute(2, 0, 1, 3)  # [B, K, G, T]
     return out.reshape(batch, heads, tokens, value_dim), lse.reshape(batch, heads, tokens)
@@ -217,6 +222,22 @@ def _flash_on_cuda_works(dtype: torch.dtype) -> bool:
     return _agrees(_flash_on_cuda, dtype, "cuda", masks=False)
 
 
+@functools.cache
+def _amx_that_works() -> amx.Attend | None:
+    """Our own kernel for shared keys, if there is one here and it agrees with the plain formula."""
+    kernel = amx.kernel()
+    if kernel is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    for rows, keys, dim in ((70, 300, 64), (64, 33, 128), (96, 1, 32)):
+        query, key, value = (torch.randn(2, n, dim, generator=generator).to(torch.bfloat16) for n in (rows, keys, keys))
+        fast = kernel(query, key, value, 0.25)
+        slow = attend_plainly(query[None], key[None], value[None], scale=0.25)
+        if not all(torch.allclose(f.float(), s[0].float(), atol=2e-2) for f, s in zip(fast, slow, strict=True)):
+            return None
+    return kernel
+
+
 def _agrees(kernel: Callable[..., Part], dtype: torch.dtype, device: str, *, masks: bool) -> bool:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, n, 40, 16, generator=generator).to(device, dtype) for n in (4, 2, 2))
@@ -239,6 +260,8 @@ def backend_of(device: str, dtype: torch.dtype, *, one_width: bool = True) -> st
     """Which attention kernel `attend` uses there, with the reason; `one_width`: keys are as wide as values."""
     if not one_width:
         return "plain matrix products and logsumexp (the kernels want keys and values of one width)"
+    if device == "cpu" and dtype == torch.bfloat16 and _amx_that_works() is not None:
+        return "our AMX kernel for contexts, torch's CPU kernel elsewhere (both agreed with the plain formula)"
     if device == "cpu" and _flash_for_cpu_works(dtype):
         return "torch's CPU flash attention (agreed with the plain formula in a self-test)"
     if device == "cuda" and _flash_on_cuda_works(dtype):

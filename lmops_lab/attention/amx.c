@@ -1,0 +1,166 @@
+/* Attention of many queries to one set of keys on processors with AMX and AVX512-BF16, with its log-sum-exp.
+ *
+ * Everything is transposed: a score tile holds 16 keys x 16 queries, so that maxima, sums and exponentials of a query
+ * run down a column, one vector instruction for 16 queries, and no sum ever crosses a vector. Two blocks of 16 queries
+ * go together, so that each tile of keys and values is used twice.
+ *
+ *   S^T = K Q^T      P^T = exp2(c S^T - m)      O^T = V^T P^T      out = O / l      lse = m ln 2 + ln l
+ *
+ * Products take bfloat16 and add up in float32; maxima, sums and exponentials are float32. */
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KEYS 256 /* keys whose scores live in the cache at once */
+#define WIDEST 256 /* head width */
+#define ALIGNED __attribute__((aligned(64)))
+/* Compilers do not see which memory the tile instructions read and write. */
+#define FENCE __asm__ volatile("" ::: "memory")
+
+/* Ask the kernel for the tile registers (Linux hands them out on demand); 0 if it agrees. */
+int lmops_permit(void) { return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XTILEDATA */); }
+
+static void configure(void) {
+    struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } ALIGNED tiles = {0};
+    tiles.palette = 1;
+    for (int i = 0; i < 8; i++) { tiles.bytes[i] = 64; tiles.rows[i] = 16; }
+    _tile_loadconfig(&tiles);
+}
+
+/* 2^x for x <= 0, within 4e-6 of its size: a polynomial for the fraction above the next lower whole number. */
+static inline __m512 exp2_of(__m512 x) {
+    __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 y = _mm512_set1_ps(1.35341680e-02f);
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.20114623e-02f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.41442754e-01f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.93003835e-01f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.00000259e+00f));
+    return _mm512_scalef_ps(y, x); /* which rounds x down itself */
+}
+
+/* Scores of `rows` keys (a multiple of 32) for two blocks of queries: [2][rows][16]. */
+static void score(const uint16_t *k, long stride, long keys, const uint32_t *q0, const uint32_t *q1, long dim, long rows,
+                  float scores[2][KEYS][16]) {
+    uint16_t last[32 * WIDEST] ALIGNED; /* the last keys, filled up to whole tiles */
+    for (long t = 0; t < rows; t += 32) {
+        const uint16_t *at = k + t * stride;
+        long step = stride;
+        if (t + 32 > keys) {
+            memset(last, 0, sizeof(uint16_t) * 32 * dim);
+            for (long i = 0; i < keys - t; i++) memcpy(last + i * dim, at + i * stride, sizeof(uint16_t) * dim);
+            at = last, step = dim;
+        }
+        FENCE;
+        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+        for (long j = 0; j < dim; j += 32) {
+            _tile_loadd(4, q0 + 8 * j, 64);
+            _tile_loadd(5, q1 + 8 * j, 64);
+            _tile_loadd(6, at + j, 2 * step);
+            _tile_loadd(7, at + 16 * step + j, 2 * step);
+            _tile_dpbf16ps(0, 6, 4); _tile_dpbf16ps(1, 7, 4); _tile_dpbf16ps(2, 6, 5); _tile_dpbf16ps(3, 7, 5);
+        }
+        _tile_stored(0, scores[0][t], 64); _tile_stored(1, scores[0][t + 16], 64);
+        _tile_stored(2, scores[1][t], 64); _tile_stored(3, scores[1][t + 16], 64);
+    }
+    FENCE;
+}
+
+/* Exponentials of a block's scores as pairs of bfloat16 [rows / 2][16]; updates the maxima and sums of its queries. */
+static void soften(float scores[KEYS][16], long keys, long rows, __m512 scale, __m512 *most, __m512 *sum, float *out,
+                   long dim, int first, uint32_t pairs[KEYS / 2][16]) {
+    const __m512 low = _mm512_set1_ps(-1e30f); /* finite: infinity minus infinity is no number */
+    for (long t = keys; t < rows; t++) _mm512_store_ps(scores[t], low);
+    __m512 a = low, b = low, c = low, d = low;
+    for (long t = 0; t < rows; t += 4) {
+        a = _mm512_max_ps(a, _mm512_load_ps(scores[t])), b = _mm512_max_ps(b, _mm512_load_ps(scores[t + 1]));
+        c = _mm512_max_ps(c, _mm512_load_ps(scores[t + 2])), d = _mm512_max_ps(d, _mm512_load_ps(scores[t + 3]));
+    }
+    a = _mm512_mul_ps(scale, _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)));
+    if (!first) {
+        a = _mm512_max_ps(a, *most);
+        if (_mm512_cmp_ps_mask(a, *most, _CMP_NEQ_OQ)) {
+            __m512 shrink = exp2_of(_mm512_sub_ps(*most, a));
+            *sum = _mm512_mul_ps(*sum, shrink);
+            for (long i = 0; i < dim; i++)
+                _mm512_store_ps(out + 16 * i, _mm512_mul_ps(shrink, _mm512_load_ps(out + 16 * i)));
+        }
+    }
+    *most = a;
+    uint16_t order[32] ALIGNED; /* 0 16 1 17 ...: the two keys of a query side by side */
+    for (int i = 0; i < 32; i++) order[i] = (uint16_t)(i / 2 + 16 * (i % 2));
+    const __m512i zip = _mm512_load_si512(order);
+    __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
+    for (long t = 0; t < rows; t += 2) {
+        __m512 p = exp2_of(_mm512_fmsub_ps(scale, _mm512_load_ps(scores[t]), a));
+        __m512 r = exp2_of(_mm512_fmsub_ps(scale, _mm512_load_ps(scores[t + 1]), a));
+        even = _mm512_add_ps(even, p), odd = _mm512_add_ps(odd, r);
+        __m512i both = (__m512i)_mm512_cvtne2ps_pbh(r, p);
+        _mm512_store_si512(pairs[t / 2], _mm512_permutexvar_epi16(zip, both));
+    }
+    *sum = _mm512_add_ps(*sum, _mm512_add_ps(even, odd));
+}
+
+/* The values of two blocks of queries: out [2][dim][16] += V^T [dim][rows] P^T [rows][16]. */
+static void gather(const uint16_t *vt, long padded, uint32_t pairs[2][KEYS / 2][16], long dim, long rows,
+                   float out[2][WIDEST][16]) {
+    FENCE;
+    for (long d = 0; d < dim; d += 32) {
+        _tile_loadd(0, out[0][d], 64); _tile_loadd(1, out[0][d + 16], 64);
+        _tile_loadd(2, out[1][d], 64); _tile_loadd(3, out[1][d + 16], 64);
+        for (long t = 0; t < rows; t += 32) {
+            _tile_loadd(4, pairs[0][t / 2], 64);
+            _tile_loadd(5, pairs[1][t / 2], 64);
+            _tile_loadd(6, vt + d * padded + t, 2 * padded);
+            _tile_loadd(7, vt + (d + 16) * padded + t, 2 * padded);
+            _tile_dpbf16ps(0, 6, 4); _tile_dpbf16ps(1, 7, 4); _tile_dpbf16ps(2, 6, 5); _tile_dpbf16ps(3, 7, 5);
+        }
+        _tile_stored(0, out[0][d], 64); _tile_stored(1, out[0][d + 16], 64);
+        _tile_stored(2, out[1][d], 64); _tile_stored(3, out[1][d + 16], 64);
+    }
+    FENCE;
+}
+
+/* Attention of `blocks` pairs of 16-query blocks of every head to that head's keys.
+ *
+ *   k    [heads][keys][dim] bfloat16, rows `stride` and heads `head_stride` elements apart
+ *   vt   [heads][dim][padded] bfloat16, zero from `keys` on; padded is a multiple of 32
+ *   qt   [heads][2 blocks][dim / 2][16] pairs of bfloat16
+ *   out  [heads][2 blocks][dim][16], lse [heads][2 blocks][16], float32
+ */
+void lmops_attend(const uint16_t *k, long stride, long head_stride, const uint16_t *vt, long padded, const uint32_t *qt,
+                  float *out, float *lse, long heads, long keys, long dim, long blocks, float factor) {
+    const __m512 scale = _mm512_set1_ps(factor * 1.44269504f);
+#pragma omp parallel
+    {
+        float scores[2][KEYS][16] ALIGNED, sums[2][WIDEST][16] ALIGNED;
+        uint32_t pairs[2][KEYS / 2][16] ALIGNED;
+        configure();
+#pragma omp for schedule(dynamic)
+        for (long task = 0; task < heads * blocks; task++) {
+            long head = task / blocks;
+            const uint32_t *q0 = qt + 2 * task * 8 * dim, *q1 = q0 + 8 * dim;
+            __m512 most[2], sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+            memset(sums, 0, sizeof sums);
+            for (long start = 0; start < keys; start += KEYS) {
+                long here = keys - start < KEYS ? keys - start : KEYS, rows = (here + 31) / 32 * 32;
+                score(k + head * head_stride + start * stride, stride, here, q0, q1, dim, rows, scores);
+                for (int b = 0; b < 2; b++)
+                    soften(scores[b], here, rows, scale, &most[b], &sum[b], sums[b][0], dim, start == 0, pairs[b]);
+                gather(vt + head * dim * padded + start, padded, pairs, dim, rows, sums);
+            }
+            for (int b = 0; b < 2; b++) {
+                float total[16] ALIGNED, high[16] ALIGNED;
+                _mm512_store_ps(total, sum[b]), _mm512_store_ps(high, most[b]);
+                for (int i = 0; i < 16; i++) lse[(2 * task + b) * 16 + i] = high[i] * 0.69314718f + logf(total[i]);
+                __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), sum[b]);
+                for (long i = 0; i < dim; i++)
+                    _mm512_storeu_ps(out + ((2 * task + b) * dim + i) * 16, _mm512_mul_ps(share, _mm512_load_ps(sums[b][i])));
+            }
+        }
+        _tile_release();
+    }
+}

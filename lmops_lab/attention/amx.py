@@ -1,0 +1,129 @@
+"""A kernel of our own for many queries and one set of keys, on x86 processors with AMX (`amx.c`).
+
+torch's CPU kernel spends most of its time on exponentials there: matrix products in bfloat16 are several times faster
+than what it does around them. This one is 1.5-1.9 times faster on a long context. It is compiled once by the machine's
+own C compiler (a second), kept in the cache folder, and tried against the plain formula before use. Where any of that
+fails, torch's kernel does the work.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lmops_lab.files import atomic_file, cache_folder, file_hash, write_text
+
+SOURCE = Path(__file__).with_name("amx.c")
+FEATURES = ("avx512_f", "avx512_vl", "avx512_bf16", "amx_tile", "amx_bf16")
+
+# amx.c's arrays are that wide; a tile of it takes 32 numbers of a row.
+WIDEST, TILE = 256, 32
+# Rows (queries x heads) below which packing them costs more than it gains.
+FEWEST_ROWS = 64
+
+_FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
+_FLAGS += ("-mamx-tile", "-mamx-bf16")
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+
+
+def fits(query: Tensor, key: Tensor, value: Tensor, scale: float) -> bool:
+    """Whether the kernel takes these: bfloat16 on a CPU, one width of whole tiles, and enough rows to pay.
+
+    Shapes: query [K, R, D]; key, value [K, C, D].
+    """
+    dim = query.shape[-1]
+    return (
+        query.dtype == key.dtype == value.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and value.shape[-1] == dim
+        and dim % TILE == 0
+        and dim <= WIDEST
+        and query.shape[1] >= FEWEST_ROWS
+        and key.shape[1] > 0
+        and scale > 0
+    )
+
+
+@functools.cache
+def kernel() -> Attend | None:
+    """The compiled kernel as `attend(query [K, R, D], key [K, C, D], value [K, C, D], scale)`, or None.
+
+    It returns the outputs [K, R, D] in bfloat16 and the log-sum-exps [K, R] in nats, float32. There is none where the
+    processor has no AMX, no C compiler is at hand, or LMOPS_LAB_KERNEL is "off".
+    """
+    known = torch.cpu.get_capabilities()
+    if platform.system() != "Linux" or not all(known.get(name) for name in FEATURES):
+        return None
+    if os.environ.get("LMOPS_LAB_KERNEL", "").lower() == "off":
+        return None
+    try:
+        library = ctypes.CDLL(str(_compiled()))
+        library.lmops_attend.argtypes = [
+            *(ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long),
+            *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
+            *(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_float),
+        ]
+        library.lmops_attend.restype = None
+        if library.lmops_permit() != 0:
+            return None
+    except (OSError, AttributeError, UnicodeDecodeError, subprocess.SubprocessError):
+        return None
+    return functools.partial(_attend, library.lmops_attend)
+
+
+def _compiled() -> Path:
+    """Path of the compiled kernel, made if this source has not been compiled here before or its file was changed.
+
+    OpenMP's functions are left open: they are found in the library that torch has loaded, whose threads it then shares.
+
+    Raises:
+        OSError, subprocess.SubprocessError: no compiler, or one that knows no AMX.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise FileNotFoundError("there is no C compiler (cc)")
+    source = SOURCE.read_bytes()
+    name = hashlib.sha256(source + " ".join((compiler, *_FLAGS)).encode()).hexdigest()[:16]
+    path = cache_folder() / "kernels" / f"amx-{name}.so"
+    seal = path.with_suffix(".sha256")
+    if not (path.exists() and seal.exists() and seal.read_text(encoding="utf-8") == file_hash(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, in_folder=True) as temporary:
+            half = str(temporary.with_suffix(".o"))
+            _compile(compiler, *_FLAGS, "-c", str(SOURCE), "-o", half)
+            _compile(compiler, "-shared", half, "-o", str(temporary), "-lm")
+        write_text(seal, file_hash(path))
+    return path
+
+
+def _compile(compiler: str, *arguments: str) -> None:
+    subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=120)  # noqa: S603
+
+
+def _attend(run: Callable[..., None], query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    heads, rows, dim = query.shape
+    keys = key.shape[1]
+    key = key if key.stride(-1) == 1 else key.contiguous()
+    values = pad(value.transpose(1, 2), (0, -keys % TILE)).contiguous()  # [K, D, C up to whole tiles]
+    padded = pad(query, (0, 0, 0, -rows % 32)).contiguous()  # two blocks of 16 rows go together
+    blocks = padded.shape[1] // 16
+    # Pairs of numbers count as one: [K, blocks, 16 rows, D / 2] to [K, blocks, D / 2, 16 rows].
+    pairs = padded.view(torch.int32).view(heads, blocks, 16, dim // 2).transpose(2, 3).contiguous()
+    out = torch.empty(heads, blocks, dim, 16)
+    lse = torch.empty(heads, blocks, 16)
+    run(
+        *(key.data_ptr(), key.stride(1), key.stride(0), values.data_ptr(), values.shape[-1]),
+        *(pairs.data_ptr(), out.data_ptr(), lse.data_ptr(), heads, keys, dim, blocks // 2, scale),
+    )
+    out = out.to(query.dtype).transpose(2, 3).reshape(heads, 16 * blocks, dim)
+    return out[:, :rows], lse.reshape(heads, 16 * blocks)[:, :rows]

@@ -1,0 +1,162 @@
+"""Our kernel for contexts on processors with AMX: against the formula in float64, and what happens without it."""
+
+import platform
+import shutil
+
+import pytest
+import torch
+
+from lmops_lab.attention import amx, partial
+from lmops_lab.attention.partial import attend_plainly, attend_shared, backend_of
+
+
+@pytest.fixture
+def anew():
+    """Forget what was found out about this machine, before and after."""
+
+    def forget():
+        amx.kernel.cache_clear()
+        partial._amx_that_works.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def kernel():
+    found = amx.kernel()
+    if found is None:
+        pytest.skip("this processor has no AMX, or there is no C compiler")
+    return found
+
+
+def inputs(generator, heads, rows, keys, dim, factor=1.0):
+    shapes = ((heads, rows, dim), (heads, keys, dim), (heads, keys, dim))
+    query, key, value = (torch.randn(shape, generator=generator).to(torch.bfloat16) for shape in shapes)
+    return query * factor, key, value
+
+
+def exact(query, key, value, scale):
+    out, lse = attend_plainly(query[None].double(), key[None].double(), value[None].double(), scale=scale)
+    return out[0], lse[0]
+
+
+@pytest.mark.parametrize("dim", [32, 64, 96, 128, 256])
+@pytest.mark.parametrize(("heads", "rows", "keys"), [(1, 1, 1), (3, 50, 33), (2, 33, 255), (1, 64, 257), (2, 97, 1030)])
+def test_it_is_the_formula(kernel, generator, heads, rows, keys, dim):
+    """Outputs to bfloat16's rounding (2^-8 of values below 4), log-sum-exps to 2e-5 nats."""
+    query, key, value = inputs(generator, heads, rows, keys, dim)
+    (out, lse), (right, right_lse) = kernel(query, key, value, dim**-0.5), exact(query, key, value, dim**-0.5)
+    assert (out.double() - right).abs().max() <= 2**-6
+    assert (out.double() - right).square().mean().sqrt() <= 3e-3
+    assert (lse.double() - right_lse).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("factor", [0.0, 8.0, 60.0])
+def test_flat_and_very_sharp_scores(kernel, generator, factor):
+    """Scores of hundreds of nats, whose maximum moves from block to block of keys."""
+    query, key, value = inputs(generator, 2, 70, 900, 64, factor)
+    key = key * torch.linspace(0.1, 2, 900).to(torch.bfloat16)[:, None]
+    (out, lse), (right, right_lse) = kernel(query, key, value, 0.125), exact(query, key, value, 0.125)
+    assert torch.isfinite(lse).all()
+    assert (out.double() - right).abs().max() <= 2**-5
+    assert torch.allclose(lse.double(), right_lse, atol=2e-5, rtol=1e-5)
+
+
+def test_keys_that_are_a_view_of_a_longer_context(kernel, generator):
+    query, key, value = inputs(generator, 2, 80, 400, 64)
+    part = slice(70, 301)
+    viewed = kernel(query, key[:, part], value[:, part], 0.125)
+    copied = kernel(query, key[:, part].contiguous(), value[:, part].contiguous(), 0.125)
+    turned = kernel(query, key[:, part].transpose(1, 2).contiguous().transpose(1, 2), value[:, part], 0.125)
+    for one, other, third in zip(viewed, copied, turned, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, third)
+
+
+def test_the_last_keys_are_not_read_past_their_end(kernel, generator):
+    """What lies behind the keys must not matter, be it no number."""
+    query, key, value = inputs(generator, 1, 64, 64, 64)
+    clean = kernel(query, key[:, :41].clone(), value[:, :41].clone(), 0.125)
+    key[:, 41:], value[:, 41:] = float("nan"), float("nan")
+    dirty = kernel(query, key[:, :41], value[:, :41], 0.125)
+    assert all(torch.equal(one, other) for one, other in zip(clean, dirty, strict=True))
+
+
+def test_contexts_go_through_it(kernel, generator):
+    query, key, value = inputs(generator, 3, 480, 130, 64)
+    rows = query.reshape(3, 3, 8, 20, 64).permute(2, 0, 1, 3, 4).reshape(8, 9, 20, 64)  # [B, K * G, T, D]
+    out, lse = attend_shared(rows, key, value, scale=0.125)
+    fast, fast_lse = kernel(query, key, value, 0.125)
+    assert torch.equal(out.reshape(8, 3, 3, 20, 64).permute(1, 2, 0, 3, 4).reshape(3, 480, 64), fast)
+    assert torch.equal(lse.reshape(8, 3, 3, 20).permute(1, 2, 0, 3).reshape(3, 480), fast_lse)
+    assert backend_of("cpu", torch.bfloat16).startswith("our AMX kernel for contexts")
+    assert backend_of("cpu", torch.float32).startswith("torch's CPU flash attention")
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "value_dim", "dtype", "scale"),
+    [
+        (64, 64, 64, torch.float32, 0.1),
+        (64, 64, 32, torch.bfloat16, 0.1),
+        (64, 48, 48, torch.bfloat16, 0.1),
+        (64, 288, 288, torch.bfloat16, 0.1),
+        (63, 64, 64, torch.bfloat16, 0.1),
+        (64, 64, 64, torch.bfloat16, -0.1),
+    ],
+)
+def test_what_it_does_not_take(rows, dim, value_dim, dtype, scale):
+    query, key, value = (torch.zeros(2, *shape, dtype=dtype) for shape in ((rows, dim), (9, dim), (9, value_dim)))
+    assert not amx.fits(query, key, value, scale)
+
+
+def test_what_it_takes():
+    query, key = torch.zeros(2, 64, 64, dtype=torch.bfloat16), torch.zeros(2, 9, 64, dtype=torch.bfloat16)
+    assert amx.fits(query, key, key, 0.1)
+    assert not amx.fits(query, key[:, :0], key[:, :0], 0.1)
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize("missing", ["processor", "compiler", "broken compiler", "switched off", "wrong answers"])
+def test_torch_does_the_work_where_it_is_missing(generator, monkeypatch, tmp_path, missing):
+    monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
+    if missing == "processor":
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    elif missing == "compiler":
+        monkeypatch.setenv("CC", "no-such-compiler")
+    elif missing == "broken compiler":
+        monkeypatch.setenv("CC", "false")
+    elif missing == "switched off":
+        monkeypatch.setenv("LMOPS_LAB_KERNEL", "off")
+    else:
+
+        def wrong(query, *_):
+            return torch.zeros_like(query), torch.zeros(query.shape[:2])
+
+        monkeypatch.setattr(amx, "kernel", lambda: wrong)
+    assert partial._amx_that_works() is None
+    query, key, value = inputs(generator, 2, 64, 90, 64)
+    out, lse = attend_shared(query[None], key, value, scale=0.125)
+    right, right_lse = exact(query, key, value, 0.125)
+    assert (out[0].double() - right).abs().max() <= 2**-6
+    assert (lse[0].double() - right_lse).abs().max() <= 1e-3
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or platform.system() != "Linux" or shutil.which("cc") is None,
+    reason="needs a C compiler for x86",
+)
+def test_it_compiles_once_and_again_where_its_file_was_changed(monkeypatch, tmp_path):
+    """Also on processors that cannot run it."""
+    monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
+    path = amx._compiled()
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    assert amx._compiled() == path
+    assert path.stat().st_mtime_ns == before[1]
+    path.write_bytes(before[0][:-1000])
+    assert amx._compiled() == path
+    assert path.read_bytes() == before[0]
+    assert sorted(p.suffix for p in path.parent.iterdir()) == [".sha256", ".so"]
