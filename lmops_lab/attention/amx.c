@@ -31,13 +31,13 @@ static void configure(void) {
     _tile_loadconfig(&tiles);
 }
 
-/* 2^x for x <= 0, within 4e-6 of its size: a polynomial for the fraction above the next lower whole number. */
+/* 2^x for x <= 0, within 3e-6 of its size: a polynomial for the fraction above the next lower whole number. */
 static inline __m512 exp2_of(__m512 x) {
     __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 y = _mm512_set1_ps(1.35341680e-02f);
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.20114623e-02f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.41442754e-01f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.93003835e-01f));
+    __m512 y = _mm512_set1_ps(1.35341700e-02f);
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.20114600e-02f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.41442750e-01f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.93003840e-01f));
     y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.00000259e+00f));
     return _mm512_scalef_ps(y, x); /* which rounds x down itself */
 }
@@ -70,8 +70,8 @@ static void score(const uint16_t *k, long stride, long keys, const uint32_t *q0,
 }
 
 /* Exponentials of a block's scores as pairs of bfloat16 [rows / 2][16]; updates the maxima and sums of its queries. */
-static void soften(float scores[KEYS][16], long keys, long rows, __m512 scale, __m512 *most, __m512 *sum, float *out,
-                   long dim, int first, uint32_t pairs[KEYS / 2][16]) {
+static void soften(float scores[KEYS][16], long keys, long rows, __m512 scale, __m512i zip, __m512 *most, __m512 *sum,
+                   float *out, long dim, int first, uint32_t pairs[KEYS / 2][16]) {
     const __m512 low = _mm512_set1_ps(-1e30f); /* finite: infinity minus infinity is no number */
     for (long t = keys; t < rows; t++) _mm512_store_ps(scores[t], low);
     __m512 a = low, b = low, c = low, d = low;
@@ -90,9 +90,6 @@ static void soften(float scores[KEYS][16], long keys, long rows, __m512 scale, _
         }
     }
     *most = a;
-    uint16_t order[32] ALIGNED; /* 0 16 1 17 ...: the two keys of a query side by side */
-    for (int i = 0; i < 32; i++) order[i] = (uint16_t)(i / 2 + 16 * (i % 2));
-    const __m512i zip = _mm512_load_si512(order);
     __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
     for (long t = 0; t < rows; t += 2) {
         __m512 p = exp2_of(_mm512_fmsub_ps(scale, _mm512_load_ps(scores[t]), a));
@@ -124,41 +121,63 @@ static void gather(const uint16_t *vt, long padded, uint32_t pairs[2][KEYS / 2][
     FENCE;
 }
 
-/* Attention of `blocks` pairs of 16-query blocks of every head to that head's keys.
+/* Pairs of neighbouring numbers of 16 rows, one pair of all rows after the other: [dim / 2][16]. */
+static void pack(const uint32_t *query, __m512i rows, long dim, uint32_t *pairs) {
+    for (long i = 0; i < dim / 2; i++) _mm512_store_si512(pairs + 16 * i, _mm512_i32gather_epi32(rows, query + i, 4));
+}
+
+/* Sums [dim][16] times each column's share, as bfloat16 into the 16 rows. */
+static void unpack(float sums[WIDEST][16], __m512 share, __m512i rows, __m512i zip, long dim, uint32_t *out) {
+    for (long i = 0; i < dim / 2; i++) {
+        __m512 even = _mm512_mul_ps(share, _mm512_load_ps(sums[2 * i]));
+        __m512 odd = _mm512_mul_ps(share, _mm512_load_ps(sums[2 * i + 1]));
+        __m512i both = _mm512_permutexvar_epi16(zip, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+        _mm512_i32scatter_epi32(out + i, rows, both, 4);
+    }
+}
+
+/* Attention of every head's rows to that head's keys. Rows go in blocks of 32; the last block repeats its last row.
  *
+ *   q    bfloat16, anywhere; row r of head h begins `from[h][r]` pairs of numbers after q
  *   k    [heads][keys][dim] bfloat16, rows `stride` and heads `head_stride` elements apart
  *   vt   [heads][dim][padded] bfloat16, zero from `keys` on; padded is a multiple of 32
- *   qt   [heads][2 blocks][dim / 2][16] pairs of bfloat16
- *   out  [heads][2 blocks][dim][16], lse [heads][2 blocks][16], float32
+ *   out  [...][dim] bfloat16, lse [...] float32: row r of head h is row `to[h][r]` of both
+ *   from, to [heads][rows]; rows is a multiple of 32
  */
-void lmops_attend(const uint16_t *k, long stride, long head_stride, const uint16_t *vt, long padded, const uint32_t *qt,
-                  float *out, float *lse, long heads, long keys, long dim, long blocks, float factor) {
+void lmops_attend(const uint32_t *q, const int32_t *from, const uint16_t *k, long stride, long head_stride,
+                  const uint16_t *vt, long padded, uint32_t *out, float *lse, const int32_t *to, long heads, long rows,
+                  long keys, long dim, float factor) {
     const __m512 scale = _mm512_set1_ps(factor * 1.44269504f);
+    uint16_t order[32] ALIGNED; /* 0 16 1 17 ...: two numbers of a column side by side */
+    for (int i = 0; i < 32; i++) order[i] = (uint16_t)(i / 2 + 16 * (i % 2));
+    const __m512i zip = _mm512_load_si512(order);
 #pragma omp parallel
     {
         float scores[2][KEYS][16] ALIGNED, sums[2][WIDEST][16] ALIGNED;
-        uint32_t pairs[2][KEYS / 2][16] ALIGNED;
+        uint32_t queries[2][WIDEST / 2][16] ALIGNED, pairs[2][KEYS / 2][16] ALIGNED;
         configure();
 #pragma omp for schedule(dynamic)
-        for (long task = 0; task < heads * blocks; task++) {
-            long head = task / blocks;
-            const uint32_t *q0 = qt + 2 * task * 8 * dim, *q1 = q0 + 8 * dim;
+        for (long task = 0; task < heads * (rows / 32); task++) {
+            long head = task / (rows / 32);
             __m512 most[2], sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
             memset(sums, 0, sizeof sums);
+            for (int b = 0; b < 2; b++)
+                pack(q, _mm512_loadu_si512(from + 32 * task + 16 * b), dim, queries[b][0]);
             for (long start = 0; start < keys; start += KEYS) {
-                long here = keys - start < KEYS ? keys - start : KEYS, rows = (here + 31) / 32 * 32;
-                score(k + head * head_stride + start * stride, stride, here, q0, q1, dim, rows, scores);
+                long here = keys - start < KEYS ? keys - start : KEYS, whole = (here + 31) / 32 * 32;
+                score(k + head * head_stride + start * stride, stride, here, queries[0][0], queries[1][0], dim, whole,
+                      scores);
                 for (int b = 0; b < 2; b++)
-                    soften(scores[b], here, rows, scale, &most[b], &sum[b], sums[b][0], dim, start == 0, pairs[b]);
-                gather(vt + head * dim * padded + start, padded, pairs, dim, rows, sums);
+                    soften(scores[b], here, whole, scale, zip, &most[b], &sum[b], sums[b][0], dim, start == 0, pairs[b]);
+                gather(vt + head * dim * padded + start, padded, pairs, dim, whole, sums);
             }
             for (int b = 0; b < 2; b++) {
                 float total[16] ALIGNED, high[16] ALIGNED;
                 _mm512_store_ps(total, sum[b]), _mm512_store_ps(high, most[b]);
-                for (int i = 0; i < 16; i++) lse[(2 * task + b) * 16 + i] = high[i] * 0.69314718f + logf(total[i]);
-                __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), sum[b]);
-                for (long i = 0; i < dim; i++)
-                    _mm512_storeu_ps(out + ((2 * task + b) * dim + i) * 16, _mm512_mul_ps(share, _mm512_load_ps(sums[b][i])));
+                const int32_t *rows_to = to + 32 * task + 16 * b;
+                for (int i = 0; i < 16; i++) lse[rows_to[i]] = high[i] * 0.69314718f + logf(total[i]);
+                __m512i places = _mm512_mullo_epi32(_mm512_loadu_si512(rows_to), _mm512_set1_epi32((int)(dim / 2)));
+                unpack(sums[b], _mm512_div_ps(_mm512_set1_ps(1.0f), sum[b]), places, zip, dim, out);
             }
         }
         _tile_release();

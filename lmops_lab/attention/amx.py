@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lmops_lab.files import atomic_file, cache_folder, file_hash, write_text
 
@@ -39,16 +38,17 @@ Attend = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 def fits(query: Tensor, key: Tensor, value: Tensor, scale: float) -> bool:
     """Whether the kernel takes these: bfloat16 on a CPU, one width of whole tiles, and enough rows to pay.
 
-    Shapes: query [K, R, D]; key, value [K, C, D].
+    Shapes: query [B, H, T, D]; key, value [K, C, D].
     """
-    dim = query.shape[-1]
+    batch, heads, tokens, dim = query.shape
     return (
         query.dtype == key.dtype == value.dtype == torch.bfloat16
         and query.device.type == "cpu"
         and value.shape[-1] == dim
         and dim % TILE == 0
         and dim <= WIDEST
-        and query.shape[1] >= FEWEST_ROWS
+        and batch * tokens * (heads // len(key)) >= FEWEST_ROWS
+        and query.numel() < 2**31  # rows are found by 32-bit numbers
         and key.shape[1] > 0
         and scale > 0
     )
@@ -56,10 +56,10 @@ def fits(query: Tensor, key: Tensor, value: Tensor, scale: float) -> bool:
 
 @functools.cache
 def kernel() -> Attend | None:
-    """The compiled kernel as `attend(query [K, R, D], key [K, C, D], value [K, C, D], scale)`, or None.
+    """The compiled kernel as `attend(query [B, H, T, D], key [K, C, D], value [K, C, D], scale)`, or None.
 
-    It returns the outputs [K, R, D] in bfloat16 and the log-sum-exps [K, R] in nats, float32. There is none where the
-    processor has no AMX, no C compiler is at hand, or LMOPS_LAB_KERNEL is "off".
+    It returns the outputs [B, H, T, D] in bfloat16 and the log-sum-exps [B, H, T] in nats, float32. There is none where
+    the processor has no AMX, no C compiler is at hand, or LMOPS_LAB_KERNEL is "off".
     """
     known = torch.cpu.get_capabilities()
     if platform.system() != "Linux" or not all(known.get(name) for name in FEATURES):
@@ -69,6 +69,7 @@ def kernel() -> Attend | None:
     try:
         library = ctypes.CDLL(str(_compiled()))
         library.lmops_attend.argtypes = [
+            *(ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long),
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_float),
@@ -111,19 +112,39 @@ def _compile(compiler: str, *arguments: str) -> None:
 
 
 def _attend(run: Callable[..., None], query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    heads, rows, dim = query.shape
-    keys = key.shape[1]
+    batch, heads, tokens, dim = query.shape
+    kv_heads, keys, _ = key.shape
+    if query.stride(-1) != 1 or any(step % 2 for step in query.stride()[:-1]) or query.storage_offset() % 2:
+        query = query.contiguous()  # the kernel reads pairs of numbers
     key = key if key.stride(-1) == 1 else key.contiguous()
-    values = pad(value.transpose(1, 2), (0, -keys % TILE)).contiguous()  # [K, D, C up to whole tiles]
-    padded = pad(query, (0, 0, 0, -rows % 32)).contiguous()  # two blocks of 16 rows go together
-    blocks = padded.shape[1] // 16
-    # Pairs of numbers count as one: [K, blocks, 16 rows, D / 2] to [K, blocks, D / 2, 16 rows].
-    pairs = padded.view(torch.int32).view(heads, blocks, 16, dim // 2).transpose(2, 3).contiguous()
-    out = torch.empty(heads, blocks, dim, 16)
-    lse = torch.empty(heads, blocks, 16)
+    # An odd number of tiles a row keeps the rows of a tile out of each other's way in the cache.
+    tiles = -(-keys // TILE) | 1
+    values = value.new_zeros(kv_heads, dim, tiles * TILE)
+    values[..., :keys] = value.transpose(1, 2)
+    out = torch.empty(batch, heads, tokens, dim, dtype=query.dtype)
+    lse = torch.empty(batch, heads, tokens)
+    begins, places = _rows(query.shape, tuple(step // 2 for step in query.stride()[:-1]), kv_heads)
     run(
+        *(query.data_ptr(), begins.data_ptr()),
         *(key.data_ptr(), key.stride(1), key.stride(0), values.data_ptr(), values.shape[-1]),
-        *(pairs.data_ptr(), out.data_ptr(), lse.data_ptr(), heads, keys, dim, blocks // 2, scale),
+        *(out.data_ptr(), lse.data_ptr(), places.data_ptr()),
+        *(kv_heads, begins.shape[1], keys, dim, scale),
     )
-    out = out.to(query.dtype).transpose(2, 3).reshape(heads, 16 * blocks, dim)
-    return out[:, :rows], lse.reshape(heads, 16 * blocks)[:, :rows]
+    return out, lse
+
+
+@functools.lru_cache(maxsize=16)
+def _rows(shape: torch.Size, steps: tuple[int, ...], kv_heads: int) -> tuple[Tensor, Tensor]:
+    """Where each key/value head's rows begin in the query (pairs of numbers) and which rows of the output they are.
+
+    Both int32 [K, R], R = G * B * T filled up with the last row to a multiple of 32.
+    """
+    batch, heads, tokens, _ = shape
+    b, h, t = (torch.arange(n) for n in (batch, heads, tokens))
+    begins = b[:, None, None] * steps[0] + h[:, None] * steps[1] + t * steps[2]  # [B, H, T]
+    both = []
+    for numbers in (begins, torch.arange(batch * heads * tokens).reshape(batch, heads, tokens)):
+        folded = numbers.reshape(batch, kv_heads, -1, tokens).permute(1, 2, 0, 3).reshape(kv_heads, -1)
+        rest = folded[:, -1:].expand(-1, -folded.shape[1] % 32)
+        both.append(torch.cat([folded, rest], 1).to(torch.int32).contiguous())
+    return both[0], both[1]

@@ -93,16 +93,16 @@ def attend_shared(
     Shapes: query [B, H, T, D]; key, value [K, C, D]; returns out [B, H, T, D], lse [B, H, T]. The D of value and out
     may differ from that of query and key.
     """
+    if softcap is None and amx.fits(query, key, value, scale):
+        fast = _amx_that_works()
+        if fast is not None:
+            return fast(query, key, value, scale)
     batch, heads, tokens, dim = query.shape
     kv_heads, _, value_dim = value.shape
     per_kv = heads // kv_heads
     folded = query.reshape(batch, kv_heads, per_kv, tokens, dim).permute(1, 2, 0, 3, 4)  # [K, G, B, T, D]
-    folded = folded.reshape(kv_heads, per_kv * batch * tokens, dim)  # [K, G*B*T, D]
-    fast = _amx_that_works() if softcap is None and amx.fits(folded, key, value, scale) else None
-    if fast is not None:
-        out, lse = fast(folded, key, value, scale)
-    else:
-        out, lse = attend(folded[None], key[None], value[None], scale=scale, softcap=softcap)
+    folded = folded.reshape(1, kv_heads, per_kv * batch * tokens, dim)  # [1, K, G*B*T, D]
+    out, lse = attend(folded, key.unsqueeze(0), value.unsqueeze(0), scale=scale, softcap=softcap)
     out = out.reshape(kv_heads, per_kv, batch, tokens, value_dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
     lse = lse.reshape(kv_heads, per_kv, batch, tokens).permute(2, 0, 1, 3)  # [B, K, G, T]
     return out.reshape(batch, heads, tokens, value_dim), lse.reshape(batch, heads, tokens)
@@ -229,11 +229,12 @@ def _amx_that_works() -> amx.Attend | None:
     if kernel is None:
         return None
     generator = torch.Generator().manual_seed(0)
-    for rows, keys, dim in ((70, 300, 64), (64, 33, 128), (96, 1, 32)):
-        query, key, value = (torch.randn(2, n, dim, generator=generator).to(torch.bfloat16) for n in (rows, keys, keys))
+    for tokens, keys, dim in ((35, 300, 64), (16, 33, 128), (48, 1, 32)):
+        shapes = ((2, 4, tokens, dim), (2, keys, dim), (2, keys, dim))
+        query, key, value = (torch.randn(shape, generator=generator).to(torch.bfloat16) for shape in shapes)
         fast = kernel(query, key, value, 0.25)
-        slow = attend_plainly(query[None], key[None], value[None], scale=0.25)
-        if not all(torch.allclose(f.float(), s[0].float(), atol=2e-2) for f, s in zip(fast, slow, strict=True)):
+        slow = attend_plainly(query, key[None].expand(2, -1, -1, -1), value[None].expand(2, -1, -1, -1), scale=0.25)
+        if not all(torch.allclose(f.float(), s.float(), atol=2e-2) for f, s in zip(fast, slow, strict=True)):
             return None
     return kernel
 
