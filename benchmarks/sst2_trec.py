@@ -30,7 +30,6 @@ from lmops_lab.machine import choose_device, choose_dtype
 # Demonstrations as the training data have them: balanced draws would end at 516 with TREC's 86 abbreviations.
 COMMON = {
     "method": ["structured", "windows", "ape", "ensemble", "nbce", "sequential"],
-    "own_weight": [1, "sqrt_groups", "groups", "2groups"],
     "calibration": list(CALIBRATIONS),
     "group_size": 64,
     "balanced": False,
@@ -58,7 +57,15 @@ def main() -> None:
     for name, (few, many) in KS.items():
         for folder, k, seeds in ((f"{name}-few", few, chosen.seeds), (f"{name}-many", [many], min(3, chosen.seeds))):
             task = {"name": where[name], **(TASKS[name] if Path(where[name]).is_dir() else {})}
-            grid = {**COMMON, "task": [task], "k": k, "seed": list(range(1, seeds + 1)), "queries": chosen.queries}
+            weights = list(map(_weight, WEIGHTS)) if k is few else ["groups"]
+            grid = {
+                **COMMON,
+                "own_weight": weights,
+                "task": [task],
+                "k": k,
+                "seed": list(range(1, seeds + 1)),
+                "queries": chosen.queries,
+            }
             sweeps[name].append(timed_sweep(grid, chosen.folder / folder.lower()))
     curves = {name: {w: joined(name, both, w) for w in WEIGHTS} for name, both in sweeps.items()}
     text, figures, drawn = report(curves)
@@ -86,13 +93,18 @@ def timed_sweep(grid: dict[str, Any], folder: Path) -> Sweep:
         place.write_text(json.dumps(before + time.perf_counter() - start))
 
 
+def _weight(name: str) -> str | int:
+    return int(name) if name.isdigit() else name
+
+
 def joined(name: str, sweeps: Sequence[Sweep], weight: str) -> ICLCurve:
-    """One curve from the sweep of few and that of many demonstrations, under the task's usual name."""
-    few, many = (sweep.curve(own_weight=weight) for sweep in sweeps)
-    cells = sorted((*few.cells, *many.cells), key=lambda c: (["zero-shot", *COMMON["method"]].index(c.method), c.k))
-    return replace(
-        few, cells=tuple(cells), about={**few.about, "task_name": name}, skipped=(*few.skipped, *many.skipped)
-    )
+    """One curve from the sweep of few and, at own weight M, that of many demonstrations, under the task's name."""
+    few, many = sweeps
+    curves = [few.curve(own_weight=weight), *([many.curve()] if weight == "groups" else [])]
+    order = [ZERO_SHOT, *COMMON["method"]]
+    cells = sorted((cell for c in curves for cell in c.cells), key=lambda c: (order.index(c.method), c.k, c.seed))
+    skipped = tuple(one for c in curves for one in c.skipped)
+    return replace(curves[0], cells=tuple(cells), about={**curves[0].about, "task_name": name}, skipped=skipped)
 
 
 def report(curves: dict[str, dict[str, ICLCurve]]) -> tuple[str, dict[str, Any], dict[str, Drawn]]:
@@ -109,7 +121,7 @@ def report(curves: dict[str, dict[str, ICLCurve]]) -> tuple[str, dict[str, Any],
         growth = compare(curve, growth_pairs(curve))
         calibrated = compare(curve, calibration_pairs(curve))
         weights = compare_weights(of_task)
-        most = max(k for _, k in curve.points())
+        most = max(weighed(of_task))
         parts += [f"## {name}\n", accuracies(curve), f"### Which methods differ ({name})\n", differing(pairs)]
         parts += [f"### Does it grow with k ({name})?\n", listed(growth, "point", "against")]
         parts += [f"### What a calibration changes ({name})\n", listed(calibrated, "calibrated", "raw")]
@@ -225,7 +237,8 @@ def compare_weights(of_task: dict[str, ICLCurve]) -> list[Comparison]:
 
 
 def weighed(of_task: dict[str, ICLCurve]) -> list[int]:
-    return [k for method, k in of_task["groups"].points() if method == "structured" and k > COMMON["group_size"]]
+    """The ks with more than one group that every own weight was run at."""
+    return [k for method, k in of_task["1"].points() if method == "structured" and k > COMMON["group_size"]]
 
 
 def weight_table(of_task: dict[str, ICLCurve]) -> str:

@@ -43,8 +43,8 @@ static inline __m512 exp2_of(__m512 x) {
 }
 
 /* Scores of `rows` keys (a multiple of 32) for two blocks of queries: [2][rows][16]. */
-static void score(const uint16_t *k, long stride, long keys, const uint32_t *q0, const uint32_t *q1, long dim, long rows,
-                  float scores[2][KEYS][16]) {
+static void score(const uint16_t *k, long stride, long keys, const uint32_t *q0, const uint32_t *q1, long dim,
+                  long rows, float scores[2][KEYS][16]) {
     uint16_t last[32 * WIDEST] ALIGNED; /* the last keys, filled up to whole tiles */
     for (long t = 0; t < rows; t += 32) {
         const uint16_t *at = k + t * stride;
@@ -168,7 +168,8 @@ void lmops_attend(const uint32_t *q, const int32_t *from, const uint16_t *k, lon
                 score(k + head * head_stride + start * stride, stride, here, queries[0][0], queries[1][0], dim, whole,
                       scores);
                 for (int b = 0; b < 2; b++)
-                    soften(scores[b], here, whole, scale, zip, &most[b], &sum[b], sums[b][0], dim, start == 0, pairs[b]);
+                    soften(scores[b], here, whole, scale, zip, &most[b], &sum[b], sums[b][0], dim, start == 0,
+                           pairs[b]);
                 gather(vt + head * dim * padded + start, padded, pairs, dim, whole, sums);
             }
             for (int b = 0; b < 2; b++) {
@@ -181,5 +182,34 @@ void lmops_attend(const uint32_t *q, const int32_t *from, const uint16_t *k, lon
             }
         }
         _tile_release();
+    }
+}
+
+static inline __m512 wide(const uint16_t *from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
+}
+
+/* Two partial attentions as one, the right one's exponentials scaled by exp(weight): out and lse of their union.
+ *
+ *   left, right, out [batch][heads][tokens][dim] bfloat16, whose first three steps stand in strides [3][3]
+ *   left_lse, right_lse, lse [batch][heads][tokens] float32; dim is a multiple of 16
+ */
+void lmops_merge(const uint16_t *left, const float *left_lse, const uint16_t *right, const float *right_lse,
+                 uint16_t *out, float *lse, const long strides[3][3], long batch, long heads, long tokens, long dim,
+                 float weight) {
+#pragma omp parallel for schedule(static)
+    for (long row = 0; row < batch * heads * tokens; row++) {
+        long at[3] = {row / (heads * tokens), row / tokens % heads, row % tokens}, starts[3] = {0, 0, 0};
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 3; j++) starts[i] += at[j] * strides[i][j];
+        float x = left_lse[row], y = right_lse[row] + weight;
+        float small = expf(-fabsf(x - y)), share = 1.0f / (1.0f + small);
+        lse[row] = fmaxf(x, y) + log1pf(small);
+        __m512 of_right = _mm512_set1_ps(y > x ? share : small * share);
+        for (long i = 0; i < dim; i += 16) {
+            __m512 a = wide(left + starts[0] + i), b = wide(right + starts[1] + i);
+            __m512 merged = _mm512_fmadd_ps(of_right, _mm512_sub_ps(b, a), a);
+            _mm256_storeu_si256((__m256i *)(out + starts[2] + i), (__m256i)_mm512_cvtneps_pbh(merged));
+        }
     }
 }

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +33,20 @@ FEWEST_ROWS = 64
 _FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
 _FLAGS += ("-mamx-tile", "-mamx-bf16")
 
-Attend = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+Part = tuple[Tensor, Tensor]
+
+
+class Kernel(NamedTuple):
+    """The compiled functions.
+
+    Attributes:
+        attend: of query [B, H, T, D], key [K, C, D], value [K, C, D] and scale: the outputs [B, H, T, D] in bfloat16,
+            and the log-sum-exps [B, H, T] in nats, float32.
+        merge: of two such results and the log of the right one's weight: those of the union of their keys.
+    """
+
+    attend: Callable[[Tensor, Tensor, Tensor, float], Part]
+    merge: Callable[[Part, Part, float], Part]
 
 
 def fits(query: Tensor, key: Tensor, value: Tensor, scale: float) -> bool:
@@ -54,12 +68,24 @@ def fits(query: Tensor, key: Tensor, value: Tensor, scale: float) -> bool:
     )
 
 
-@functools.cache
-def kernel() -> Attend | None:
-    """The compiled kernel as `attend(query [B, H, T, D], key [K, C, D], value [K, C, D], scale)`, or None.
+def can_merge(left: Part, right: Part) -> bool:
+    """Whether the kernel takes these two: bfloat16 on a CPU, with float32 log-sum-exps, as wide as whole vectors."""
+    (out, lse), (other, other_lse) = left, right
+    return (
+        out.dtype == other.dtype == torch.bfloat16
+        and lse.dtype == other_lse.dtype == torch.float32
+        and out.device.type == "cpu"
+        and out.shape == other.shape
+        and lse.shape == other_lse.shape
+        and out.shape[-1] % 16 == 0
+    )
 
-    It returns the outputs [B, H, T, D] in bfloat16 and the log-sum-exps [B, H, T] in nats, float32. There is none where
-    the processor has no AMX, no C compiler is at hand, or LMOPS_LAB_KERNEL is "off".
+
+@functools.cache
+def kernel() -> Kernel | None:
+    """The compiled kernel.
+
+    None where the processor has no AMX, no C compiler is at hand, or LMOPS_LAB_KERNEL is "off".
     """
     known = torch.cpu.get_capabilities()
     if platform.system() != "Linux" or not all(known.get(name) for name in FEATURES):
@@ -74,12 +100,16 @@ def kernel() -> Attend | None:
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_float),
         ]
-        library.lmops_attend.restype = None
+        library.lmops_merge.argtypes = [
+            *(ctypes.c_void_p,) * 7,
+            *(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_float),
+        ]
+        library.lmops_attend.restype = library.lmops_merge.restype = None
         if library.lmops_permit() != 0:
             return None
     except (OSError, AttributeError, UnicodeDecodeError, subprocess.SubprocessError):
         return None
-    return functools.partial(_attend, library.lmops_attend)
+    return Kernel(functools.partial(_attend, library.lmops_attend), functools.partial(_merge, library.lmops_merge))
 
 
 def _compiled() -> Path:
@@ -111,7 +141,7 @@ def _compile(compiler: str, *arguments: str) -> None:
     subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=120)  # noqa: S603
 
 
-def _attend(run: Callable[..., None], query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _attend(run: Callable[..., None], query: Tensor, key: Tensor, value: Tensor, scale: float) -> Part:
     batch, heads, tokens, dim = query.shape
     kv_heads, keys, _ = key.shape
     if query.stride(-1) != 1 or any(step % 2 for step in query.stride()[:-1]) or query.storage_offset() % 2:
@@ -129,6 +159,21 @@ def _attend(run: Callable[..., None], query: Tensor, key: Tensor, value: Tensor,
         *(key.data_ptr(), key.stride(1), key.stride(0), values.data_ptr(), values.shape[-1]),
         *(out.data_ptr(), lse.data_ptr(), places.data_ptr()),
         *(kv_heads, begins.shape[1], keys, dim, scale),
+    )
+    return out, lse
+
+
+def _merge(run: Callable[..., None], left: Part, right: Part, log_weight: float) -> Part:
+    outs = [part[0] if part[0].stride(-1) == 1 else part[0].contiguous() for part in (left, right)]
+    lses = [part[1].contiguous() for part in (left, right)]
+    batch, heads, tokens, dim = outs[0].shape
+    # Laid out as the layer's next product reads it.
+    out = torch.empty(batch, tokens, heads, dim, dtype=outs[0].dtype).transpose(1, 2)
+    lse = torch.empty(batch, heads, tokens)
+    strides = torch.tensor([part.stride()[:3] for part in (*outs, out)])
+    run(
+        *(outs[0].data_ptr(), lses[0].data_ptr(), outs[1].data_ptr(), lses[1].data_ptr()),
+        *(out.data_ptr(), lse.data_ptr(), strides.data_ptr(), batch, heads, tokens, dim, log_weight),
     )
     return out, lse
 

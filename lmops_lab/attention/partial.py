@@ -38,6 +38,14 @@ def merge_parts(left: Part, right: Part, log_weight: float = 0.0) -> Part:
 
     Shapes: outputs [B, H, T, D], log-sum-exps [B, H, T] (nats).
     """
+    if amx.can_merge(left, right):
+        fast = _amx_that_works()
+        if fast is not None:
+            return fast.merge(left, right, log_weight)
+    return _merge_plainly(left, right, log_weight)
+
+
+def _merge_plainly(left: Part, right: Part, log_weight: float) -> Part:
     (left_out, left_lse), (right_out, right_lse) = left, right
     right_lse = right_lse + log_weight
     lse = torch.logaddexp(left_lse, right_lse)
@@ -96,7 +104,7 @@ def attend_shared(
     if softcap is None and amx.fits(query, key, value, scale):
         fast = _amx_that_works()
         if fast is not None:
-            return fast(query, key, value, scale)
+            return fast.attend(query, key, value, scale)
     batch, heads, tokens, dim = query.shape
     kv_heads, _, value_dim = value.shape
     per_kv = heads // kv_heads
@@ -223,7 +231,7 @@ def _flash_on_cuda_works(dtype: torch.dtype) -> bool:
 
 
 @functools.cache
-def _amx_that_works() -> amx.Attend | None:
+def _amx_that_works() -> amx.Kernel | None:
     """Our own kernel for shared keys, if there is one here and it agrees with the plain formula."""
     kernel = amx.kernel()
     if kernel is None:
@@ -232,9 +240,13 @@ def _amx_that_works() -> amx.Attend | None:
     for tokens, keys, dim in ((35, 300, 64), (16, 33, 128), (48, 1, 32)):
         shapes = ((2, 4, tokens, dim), (2, keys, dim), (2, keys, dim))
         query, key, value = (torch.randn(shape, generator=generator).to(torch.bfloat16) for shape in shapes)
-        fast = kernel(query, key, value, 0.25)
+        fast = kernel.attend(query, key, value, 0.25)
         slow = attend_plainly(query, key[None].expand(2, -1, -1, -1), value[None].expand(2, -1, -1, -1), scale=0.25)
         if not all(torch.allclose(f.float(), s.float(), atol=2e-2) for f, s in zip(fast, slow, strict=True)):
+            return None
+        other = (slow[0].flip(2), slow[1].flip(2) + 1)
+        merged, plainly = kernel.merge(slow, other, -0.5), _merge_plainly(slow, other, -0.5)
+        if not all(torch.allclose(f.float(), s.float(), atol=2e-2) for f, s in zip(merged, plainly, strict=True)):
             return None
     return kernel
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmops_lab.attention import amx, partial
-from lmops_lab.attention.partial import attend_plainly, attend_shared, backend_of
+from lmops_lab.attention.partial import attend_plainly, attend_shared, backend_of, merge_parts
 
 # Nats; torch's kernel is within 5e-5.
 LSE = 2e-5
@@ -50,7 +50,7 @@ def exact(query, key, value, scale):
 def test_it_is_the_formula(kernel, generator, heads, rows, keys, dim):
     """Outputs to bfloat16's rounding (2^-8 of values below 4), log-sum-exps to 2e-5 nats."""
     query, key, value = inputs(generator, heads, rows, keys, dim)
-    (out, lse), (right, right_lse) = kernel(query, key, value, dim**-0.5), exact(query, key, value, dim**-0.5)
+    (out, lse), (right, right_lse) = kernel.attend(query, key, value, dim**-0.5), exact(query, key, value, dim**-0.5)
     assert (out.double() - right).abs().max() <= 2**-6
     assert (out.double() - right).square().mean().sqrt() <= 3e-3
     assert (lse.double() - right_lse).abs().max() <= LSE
@@ -61,7 +61,7 @@ def test_flat_and_very_sharp_scores(kernel, generator, factor):
     """Scores of hundreds of nats, whose maximum moves from block to block of keys."""
     query, key, value = inputs(generator, 2, 70, 900, 64, factor)
     key = key * torch.linspace(0.1, 2, 900).to(torch.bfloat16)[:, None]
-    (out, lse), (right, right_lse) = kernel(query, key, value, 0.125), exact(query, key, value, 0.125)
+    (out, lse), (right, right_lse) = kernel.attend(query, key, value, 0.125), exact(query, key, value, 0.125)
     assert torch.isfinite(lse).all()
     assert (out.double() - right).abs().max() <= 2**-5
     assert torch.allclose(lse.double(), right_lse, atol=LSE, rtol=1e-5)
@@ -70,9 +70,9 @@ def test_flat_and_very_sharp_scores(kernel, generator, factor):
 def test_keys_that_are_a_view_of_a_longer_context(kernel, generator):
     query, key, value = inputs(generator, 2, 80, 400, 64)
     part = slice(70, 301)
-    viewed = kernel(query, key[:, part], value[:, part], 0.125)
-    copied = kernel(query, key[:, part].contiguous(), value[:, part].contiguous(), 0.125)
-    turned = kernel(query, key[:, part].transpose(1, 2).contiguous().transpose(1, 2), value[:, part], 0.125)
+    viewed = kernel.attend(query, key[:, part], value[:, part], 0.125)
+    copied = kernel.attend(query, key[:, part].contiguous(), value[:, part].contiguous(), 0.125)
+    turned = kernel.attend(query, key[:, part].transpose(1, 2).contiguous().transpose(1, 2), value[:, part], 0.125)
     for one, other, third in zip(viewed, copied, turned, strict=True):
         assert torch.equal(one, other)
         assert torch.equal(one, third)
@@ -81,9 +81,9 @@ def test_keys_that_are_a_view_of_a_longer_context(kernel, generator):
 def test_the_last_keys_are_not_read_past_their_end(kernel, generator):
     """What lies behind the keys must not matter, be it no number."""
     query, key, value = inputs(generator, 1, 64, 64, 64)
-    clean = kernel(query, key[:, :41].clone(), value[:, :41].clone(), 0.125)
+    clean = kernel.attend(query, key[:, :41].clone(), value[:, :41].clone(), 0.125)
     key[:, 41:], value[:, 41:] = float("nan"), float("nan")
-    dirty = kernel(query, key[:, :41], value[:, :41], 0.125)
+    dirty = kernel.attend(query, key[:, :41], value[:, :41], 0.125)
     assert all(torch.equal(one, other) for one, other in zip(clean, dirty, strict=True))
 
 
@@ -97,11 +97,34 @@ def test_batches_and_heads_that_share_keys(kernel, generator, laid):
     query = query.transpose(1, 2)
     query = query.contiguous() if laid == "as rows" else query
     (out, lse), (right, right_lse) = attend_shared(query, key, value, scale=0.125), exact(query, key, value, 0.125)
-    assert all(torch.equal(*pair) for pair in zip((out, lse), kernel(query, key, value, 0.125), strict=True))
+    assert all(torch.equal(*pair) for pair in zip((out, lse), kernel.attend(query, key, value, 0.125), strict=True))
     assert (out.double() - right).abs().max() <= 2**-6
     assert (lse.double() - right_lse).abs().max() <= LSE
     assert backend_of("cpu", torch.bfloat16).startswith("our AMX kernel for contexts")
     assert backend_of("cpu", torch.float32).startswith("torch's CPU flash attention")
+
+
+@pytest.mark.parametrize("log_weight", [0.0, 3.0, -2.5])
+@pytest.mark.parametrize("apart", [0.0, 5.0, 200.0, -200.0])
+def test_the_merge_is_the_formula(kernel, generator, log_weight, apart):
+    left, right = (torch.randn(2, 17, 6, 48, generator=generator).to(torch.bfloat16) for _ in range(2))
+    left, right = left.transpose(1, 2), right.transpose(1, 2).contiguous()
+    left_lse, right_lse = (torch.randn(2, 6, 17, generator=generator) for _ in range(2))
+    right_lse = (right_lse + apart).transpose(1, 2).contiguous().transpose(1, 2)
+    out, lse = kernel.merge((left, left_lse), (right, right_lse), log_weight)
+    parts = [(left.double(), left_lse.double()), (right.double(), right_lse.double())]
+    exact_out, exact_lse = merge_parts(*parts, log_weight)
+    assert (out.double() - exact_out).abs().max() <= 2**-8 * exact_out.abs().max()
+    assert torch.allclose(lse.double(), exact_lse, rtol=1e-6, atol=1e-6)
+    both = merge_parts((left, left_lse), (right, right_lse), log_weight)
+    assert all(torch.equal(one, other) for one, other in zip(both, (out, lse), strict=True))
+
+
+def test_a_part_that_sees_nothing_is_left_out_of_the_merge(kernel, generator):
+    out, other = (torch.randn(1, 2, 3, 32, generator=generator).to(torch.bfloat16) for _ in range(2))
+    lse, nothing = torch.randn(1, 2, 3, generator=generator), torch.full((1, 2, 3), -torch.inf)
+    assert torch.equal(kernel.merge((out, lse), (other, nothing), 1.0)[0], out)
+    assert torch.equal(kernel.merge((other, nothing), (out, lse), 0.0)[0], out)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +167,7 @@ def test_torch_does_the_work_where_it_is_missing(generator, monkeypatch, tmp_pat
         def wrong(query, *_):
             return torch.zeros_like(query), torch.zeros(query.shape[:3])
 
-        monkeypatch.setattr(amx, "kernel", lambda: wrong)
+        monkeypatch.setattr(amx, "kernel", lambda: amx.Kernel(wrong, wrong))
     assert partial._amx_that_works() is None
     query, key, value = inputs(generator, 2, 64, 90, 64)
     out, lse = attend_shared(query, key, value, scale=0.125)
