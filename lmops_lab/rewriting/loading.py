@@ -85,6 +85,7 @@ def load_causal(name: str, *, tokenizer: str | None = None, dtype: str = "auto",
     Args:
         name: as for `lmops_lab.load_model`, or a folder with an adapter.
         tokenizer: another place for the tokenizer.
+        dtype: "auto" is float32 on a CPU: what a search finds in bfloat16 would depend on the batch it is found in.
 
     Raises:
         FileNotFoundError: no such model or tokenizer.
@@ -98,7 +99,7 @@ def load_causal(name: str, *, tokenizer: str | None = None, dtype: str = "auto",
         merged = merge_adapter(base, folder)
         return Loaded(merged, base.tokenizer, f"{base.revision}+{origins.file_hash(_weights(folder))[:12]}", card)
     where = machine.choose_device(device)
-    number_format = machine.choose_dtype(dtype, where)
+    number_format = machine.choose_dtype("float32" if dtype == "auto" and where.type == "cpu" else dtype, where)
     source = origins.locate(name)
     options: dict[str, Any] = {"revision": source.hub_revision} if source.hub_revision else {}
     with origins.explained(name), origins.quiet(source):

