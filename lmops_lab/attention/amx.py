@@ -30,8 +30,10 @@ WIDEST, TILE = 256, 32
 # Rows (queries x heads) below which packing them costs more than it gains.
 FEWEST_ROWS = 64
 
-_FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
-_FLAGS += ("-mamx-tile", "-mamx-bf16")
+_FLAGS = (
+    *("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+    *("-mamx-tile", "-mamx-bf16"),
+)
 
 Part = tuple[Tensor, Tensor]
 
