@@ -72,8 +72,8 @@ def main() -> None:
     minutes = sum(json.loads((sweep.folder / "seconds.json").read_text()) for both in sweeps.values() for sweep in both)
     figures["minutes"] = round(minutes / 60, 1)
     if chosen.report:
-        dtype = choose_dtype("auto", choose_device()).dtype
-        text = text.replace("MINUTES", f"{minutes / 60:.0f}").replace("DTYPE", str(dtype).removeprefix("torch."))
+        dtype = str(choose_dtype("auto", choose_device()).dtype).removeprefix("torch.")
+        text = text.replace("MINUTES", f"The whole took {minutes / 60:.0f} minutes in {dtype}.")
         chosen.report.write_text(text, encoding="utf-8")
         for name, one in drawn.items():
             paths = one.save(chosen.folder, name)
@@ -145,10 +145,10 @@ HEAD = """# SST-2 and TREC
 
     python benchmarks/sst2_trec.py --report docs/sst2-trec.md
 
-The embedded model (SmolLM2-135M-Instruct), 200 queries a task (SST-2's validation split, TREC's test split), six draws
-of demonstrations (three at a thousand), groups of 64, own weight M unless said otherwise. Demonstrations are drawn as
-the training data have them, so TREC's rare abbreviations are rare in the context, too. One prompt (`sequential`) ends
-where the model's 8,192 positions do. The whole took MINUTES minutes in DTYPE on two cores.
+The embedded model (SmolLM2-135M-Instruct), 200 queries a task (SST-2's validation split, TREC's test split), as many
+draws of demonstrations as the column "draws" says, groups of 64, own weight M unless said otherwise. Demonstrations are
+drawn as the training data have them, so TREC's rare abbreviations are rare in the context, too. One prompt
+(`sequential`) ends where the model's 8,192 positions do. MINUTES
 
 ![Accuracy against the number of demonstrations](sst2-trec.svg)
 
