@@ -265,7 +265,7 @@ def own_weight_panels(curves: dict[str, dict[str, ICLCurve]]) -> Drawn:
                     {"task": name, "k": k, "own_weight": label, "accuracy": a.mean, "low": a.low, "high": a.high}
                     for label, a in zip(WEIGHTS.values(), found, strict=True)
                 ]
-                places = [i + 0.09 * (number - 1) for i in range(len(WEIGHTS))]
+                places = [i + 0.09 * (number - (len(weighed(of_task)) - 1) / 2) for i in range(len(WEIGHTS))]
                 bars = [[a.mean - a.low for a in found], [a.high - a.mean for a in found]]
                 axes.errorbar(places, [a.mean for a in found], bars, marker="o", label=f"k = {k:,}", color=f"C{number}")
             axes.set_xticks(range(len(WEIGHTS)), list(WEIGHTS.values()))

@@ -171,6 +171,7 @@ def spread_panels(
             "Where the uncertainty comes from",
             f"{calibration_words(calibration)}; more seeds shrink the one part, more queries the other",
         )
+        figure.draw_without_rendering()
         for axes in figure.axes:
             label_ends(axes)
     return Drawn(figure, table)

@@ -1,9 +1,10 @@
 """Figures over several curves as small multiples, drawn from stored results, each with its numbers as a table."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -11,17 +12,18 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import optimize
 
 from lmops_lab.files import atomic_file, write_text
 from lmops_lab.icl.comparison import simultaneous_bands
 from lmops_lab.icl.curve import ZERO_SHOT, ICLCurve
 from lmops_lab.icl.figure import MARKERS, STYLE, calibration_words, figure_as_svg, place_of, write_figure
 from lmops_lab.icl.published import Published
-from lmops_lab.icl.statistics import accuracies
+from lmops_lab.icl.statistics import Interval, accuracies
 
 QUIET = "#6b6b6b"
 HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
-_LINE = 0.062  # height of a line of text, as a share of a panel
+_LABEL = 0.42  # inches from the middle of one k's label to the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ def curve_panels(
         ks = sorted({*ks, *(int(k) for curve in curves for k in published.of_task(name_of(curve))["k"])})
     rows: list[dict[str, Any]] = []
     with mpl.rc_context(fname=STYLE):
-        figure, grid = small_multiples(len(calibrations), len(curves))
+        figure, grid = small_multiples(len(calibrations), len(curves), sharex="col")
         for down, calibration in enumerate(calibrations):
             for right, curve in enumerate(curves):
                 axes = grid[down][right]
@@ -86,6 +88,9 @@ def curve_panels(
                     words = f"{calibration_words(calibration)}\n" if len(calibrations) > 1 else ""
                     axes.set_ylabel(f"{words}accuracy")
         percent_axes(grid)
+        limits = [axes.get_xlim() for axes in grid[0]]
+        for axes in grid[0]:
+            axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
         figure.supxlabel("demonstrations in context (log scale, with a place for 0)", fontsize=10.5, color="#333333")
         bands = (
             "bands: the whole curve lies inside with 95 %" if simultaneous else "bands: 95 % intervals of each point"
@@ -109,7 +114,8 @@ def _curve_panel(
     published: Published | None,
 ) -> list[dict[str, Any]]:
     """Draw one panel; returns its numbers."""
-    rows, ends = [], []
+    rows: list[dict[str, Any]] = []
+    ends, zero, starts = [], None, []
     for method in [ZERO_SHOT, *methods]:
         of_method = [k for m, k in curve.points() if m == method]
         if not of_method:
@@ -133,20 +139,30 @@ def _curve_panel(
             at = np.concatenate([np.full(len(seeds), at) for at, seeds in several])
             axes.scatter(at, np.concatenate([seeds for _, seeds in several]), s=8, color=colour, alpha=0.5, linewidth=0)
         if method == ZERO_SHOT:
+            zero = (x[0], estimates[0])
             axes.axhline(means[0], color=colour, linestyle="--", linewidth=1, alpha=0.5, zorder=1)
-            axes.annotate("zero-shot", (x[0], highs[0]), (-4, 3), textcoords="offset points", ha="left", va="bottom",
-                          fontsize=8.5, color=colour, path_effects=HALO)  # fmt: skip
         else:
             ends.append((x[-1], float(means[-1]), method, colour, "bold"))
+            starts.append(float(means[0]))
+    if zero is not None:
+        _name_zero_shot(axes, *zero, starts)
     if published is not None:
         rows += _published(axes, published.of_task(name_of(curve)), known, ks, ends)
     axes.axhline(curve.majority, color="#999999", linestyle=":", linewidth=1.2, zorder=1)
-    label_ks(axes, ks)
+    label_ks(axes, sorted({row["k"] for row in rows}), ks)
     axes.annotate("most frequent label", (1, curve.majority), (0, -2), xycoords=("axes fraction", "data"), ha="right",
                   va="top", textcoords="offset points", fontsize=8, color="#777777", path_effects=HALO)  # fmt: skip
     axes.margins(y=0.09)
     axes.lmops_ends = ends  # type: ignore[attr-defined]
     return rows
+
+
+def _name_zero_shot(axes: Axes, x: float, estimate: Interval, starts: Sequence[float]) -> None:
+    """Write the name on the side of the point where the lines do not begin."""
+    below = starts and float(np.mean(starts)) >= estimate.mean
+    side, y, away = ("top", estimate.low, -3) if below else ("bottom", estimate.high, 3)
+    axes.annotate("zero-shot", (x, y), (-5, away), textcoords="offset points", ha="left", va=side,
+                  fontsize=8.5, color=look(ZERO_SHOT, ())[0], path_effects=HALO, zorder=4)  # fmt: skip
 
 
 def _published(
@@ -209,19 +225,26 @@ def look(method: str, known: Sequence[str]) -> tuple[str, str]:
 
 
 def small_multiples(
-    down: int, right: int, *, width: float = 3.6, height: float = 3.0
+    down: int, right: int, *, width: float | None = None, height: float = 3.0, sharex: Literal[True, "col"] = True
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Axes in rows and columns with one scale, a single panel larger than many."""
+    """Axes in rows and columns with one scale, the fewer the larger. `sharex="col"`: every column has its own ticks."""
     if down * right == 1:
         width, height = 7.2, 4.2
+    width = width or {1: 6.0, 2: 5.0}.get(right, 3.8)
     figure = Figure(figsize=(width * right + 0.6, height * down + 0.9), layout="constrained")
-    return figure, [list(row) for row in figure.subplots(down, right, sharex=True, sharey=True, squeeze=False)]
+    return figure, [list(row) for row in figure.subplots(down, right, sharex=sharex, sharey=True, squeeze=False)]
 
 
-def label_ks(axes: Axes, ks: Sequence[int]) -> None:
-    """Mark every k on the axis, and write those that have room."""
-    places = [place_of(k, ks) for k in ks]
-    room = 0.14 * (max(places) - min(places))
+def label_ks(axes: Axes, ks: Sequence[int], scale: Sequence[int] | None = None) -> None:
+    """Mark every k on the axis, and write those that have room.
+
+    Args:
+        scale: all k of the figure, for the place of 0; default `ks`.
+    """
+    places = [place_of(k, scale or ks) for k in ks]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = _LABEL * figure.dpi / axes.get_window_extent().width * (max(places) - min(places))
     names, last = [], -np.inf
     for k, place in zip(ks, places, strict=True):
         fits = place - last >= room
@@ -239,14 +262,40 @@ def headline(figure: Figure, title: str, subtitle: str) -> None:
 
 
 def label_ends(axes: Axes) -> None:
-    """Write each line's name beside its end, pushed apart where ends are close."""
-    ends = getattr(axes, "lmops_ends", [])
+    """Write each line's name right of the panel, near the height of its end, with a thin line that leads there.
+
+    Names are as high as the ends where there is room, pushed apart as little as possible where there is none, and never
+    above or below the panel.
+    """
+    ends = sorted(getattr(axes, "lmops_ends", []), key=lambda end: end[1])
+    if not ends:
+        return
     low, high = axes.get_ylim()
-    height = -np.inf
-    for x, y, name, colour, weight in sorted(ends, key=lambda end: end[1]):
-        height = max(y, height + (high - low) * _LINE * (1 + name.count("\n")))
-        axes.annotate(name, (x, height), (8, 0), textcoords="offset points", ha="left", va="center", color=colour,
-                      fontweight=weight, fontsize=9, annotation_clip=False)  # fmt: skip
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    size = 9.0
+    line = 1.3 * size / 72 * figure.dpi / axes.get_window_extent().height * (high - low)
+    heights = spread_out([end[1] for end in ends], [line * (1 + end[2].count("\n")) for end in ends], low, high)
+    for (x, y, name, colour, weight), height in zip(ends, heights, strict=True):
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4}
+        beside = (1.03, height)
+        axes.annotate(name, (x, y), beside, textcoords=axes.get_yaxis_transform(), ha="left", va="center", color=colour,
+                      fontweight=weight, fontsize=size, annotation_clip=False, arrowprops=leader)  # fmt: skip
+
+
+def spread_out(wanted: Sequence[float], sizes: Sequence[float], low: float, high: float) -> list[float]:
+    """Centres of labels that do not overlap, moved as little as possible (least squares) and kept within low and high.
+
+    Args:
+        wanted: where the labels would like to be, ascending.
+        sizes: their heights, in the same unit.
+    """
+    # With each label's distance from the first taken off, "no overlap" reads "ascending": an isotonic regression.
+    steps = [(one + other) / 2 for one, other in itertools.pairwise(sizes)]
+    offsets = np.concatenate([[0.0], np.cumsum(steps)])
+    free = optimize.isotonic_regression(np.asarray(wanted) - offsets).x
+    floor = low + sizes[0] / 2
+    return [float(one) for one in np.clip(free, floor, max(floor, high - sizes[-1] / 2 - offsets[-1])) + offsets]
 
 
 def percent_axes(grid: list[list[Axes]]) -> None:

@@ -1,15 +1,17 @@
 """Figures from stored curves: what they show, that names do not overlap, that the table is what is drawn."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from lmops_lab.icl.comparison import simultaneous_bands
 from lmops_lab.icl.curve import ICLCurve
 from lmops_lab.icl.figures import calibration_effect, confusion_panels, cost_panels, spread_panels
-from lmops_lab.icl.panels import curve_panels
+from lmops_lab.icl.panels import curve_panels, spread_out
 from lmops_lab.icl.published import read_published
 from tests.icl.synthetic import synthetic_curve
 
@@ -51,13 +53,56 @@ def test_zero_has_a_place_on_the_log_axis(curves):
     assert np.diff(axes.get_xticks()).min() > 0
 
 
+# Text.get_window_extent measures the words alone; an annotation's own would hold the line that leads to them, too.
 def test_names_of_lines_do_not_overlap(curves):
     figure = curve_panels(curves, ["raw", "batch"]).figure
     figure.draw_without_rendering()
     for axes in figure.axes:
-        boxes = [text.get_window_extent() for text in axes.texts if text.get_fontweight() == "bold"]
+        boxes = [Text.get_window_extent(text) for text in axes.texts if text.get_fontweight() == "bold"]
         assert len(boxes) >= 2
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_names_of_lines_stay_beside_their_panel(curves):
+    figure = curve_panels(curves, ["raw", "batch"]).figure
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        panel = axes.get_window_extent()
+        for text in axes.texts:
+            if text.get_fontweight() == "bold":
+                box = Text.get_window_extent(text)
+                assert box.x0 > panel.x1
+                assert panel.y0 - 1 <= box.y0
+                assert box.y1 <= panel.y1 + 1
+
+
+def test_every_column_writes_its_own_ks(curves):
+    one, other = curve_panels([curves[0], fewer(curves[0], 64)]).figure.axes
+    assert [label.get_text() for label in one.get_xticklabels()] == ["0", "8", "64", "512"]
+    assert [label.get_text() for label in other.get_xticklabels()] == ["0", "8", "64"]
+    assert one.get_xlim() == other.get_xlim()
+
+
+def fewer(curve, most):
+    return replace(curve, cells=tuple(cell for cell in curve.cells if cell.k <= most))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        ([0.2, 0.5], [0.2, 0.5]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.5, 0.52, 0.9], [0.46, 0.56, 0.9]),
+        ([0.98, 0.99], [0.85, 0.95]),
+        ([-1.0, 0.0], [0.05, 0.15]),
+    ],
+)
+def test_labels_move_as_little_as_they_must(wanted, places):
+    assert spread_out(wanted, [0.1] * len(wanted), 0.0, 1.0) == pytest.approx(places)
+
+
+def test_labels_of_two_lines_take_twice_the_room():
+    assert spread_out([0.5, 0.5], [0.1, 0.2], 0.0, 1.0) == pytest.approx([0.425, 0.575])
 
 
 def test_bands_may_hold_for_the_whole_curve(curves):
