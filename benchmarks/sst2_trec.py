@@ -125,7 +125,8 @@ def report(curves: dict[str, dict[str, ICLCurve]]) -> tuple[str, dict[str, Any],
         parts += [f"## {name}\n", accuracies(curve), f"### Which methods differ ({name})\n", differing(pairs)]
         parts += [f"### Does it grow with k ({name})?\n", listed(growth, "point", "against")]
         parts += [f"### What a calibration changes ({name})\n", listed(calibrated, "calibrated", "raw")]
-        parts += [f"### The own weight ({name})\n", weight_table(of_task), listed(weights, "own weight", "against")]
+        parts += [f"### The own weight ({name})\n", weight_table(of_task), verdict(weights)]
+        parts += [listed(weights, "own weight", "against")]
         figures[name] = {
             "structured": {str(k): rounded(curve.accuracy(m, k, USED)) for m, k in curve.points() if m == "structured"},
             "zero_shot": rounded(curve.accuracy(ZERO_SHOT, 0, USED)),
@@ -251,6 +252,18 @@ def weight_table(of_task: dict[str, ICLCurve]) -> str:
         for k in weighed(of_task)
     ]
     return table(["k", "groups M", *(f"own weight {label}" for label in WEIGHTS.values())], rows)
+
+
+def verdict(weights: Sequence[Comparison]) -> str:
+    """What the comparisons of own weight M with the others say."""
+    real = [one for one in weights if one.real]
+    if not real:
+        return "No other own weight can be told apart from the paper's M.\n"
+    words = [
+        f"{'better' if one.difference.mean > 0 else 'worse'} than {one.right.method} at k = {one.left.k:,}"
+        for one in real
+    ]
+    return f"The paper's M is {', '.join(words)}; the other differences cannot be told from none.\n"
 
 
 def own_weight_panels(curves: dict[str, dict[str, ICLCurve]]) -> Drawn:
