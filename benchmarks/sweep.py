@@ -74,20 +74,26 @@ def main() -> None:
 
 def kills(folder: Path, grid: dict, count: int) -> tuple[int, int]:
     """SIGKILL a sweep's process at random moments and start it again; how many restarts kept every finished cell."""
-    quiet = run_sweep(grid, folder / "quiet", threads=1, progress=False)
     (folder / "grid.json").write_text(json.dumps(grid))
+    child = started(folder, folder / "quiet")
+    began(child, folder / "quiet")
+    start = time.perf_counter()
+    if child.wait():
+        raise RuntimeError("the sweep that nobody killed did not end well")
+    length = time.perf_counter() - start
+    quiet = Sweep(folder / "quiet")
+    print(f"undisturbed: {len(files(quiet.folder))} cells in {length:.1f} s; kills fall evenly within that time")
     dice = random.Random(0)  # noqa: S311 - moments, not secrets
     survived = tried = round_ = 0
     open_kills = 0  # whose sweep has not ended yet
     while tried < count or open_kills:
         here = folder / f"killed-{round_}"
         before = files(here)
-        command = [sys.executable, "-m", "lmops_lab.cli", "sweep", str(folder / "grid.json"), "--folder", str(here)]
-        child = subprocess.Popen([*command, "--quiet", "--threads", "1"], stdout=subprocess.DEVNULL)  # noqa: S603
+        child = started(folder, here)
         if tried < count:
             began(child, here)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(dice.uniform(0, 5))
+                child.wait(dice.uniform(0, length))
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
                 tried, open_kills = tried + 1, open_kills + 1
@@ -103,6 +109,12 @@ def kills(folder: Path, grid: dict, count: int) -> tuple[int, int]:
             print(f"  sweep {round_} ended: final table identical: {same and tables[0] == tables[1]}", flush=True)
             round_, open_kills = round_ + 1, 0
     return survived, tried
+
+
+def started(folder: Path, here: Path) -> subprocess.Popen:
+    """A process of its own that runs the grid in `folder` and keeps its cells in `here`."""
+    command = [sys.executable, "-m", "lmops_lab.cli", "sweep", str(folder / "grid.json"), "--folder", str(here)]
+    return subprocess.Popen([*command, "--quiet", "--threads", "1"], stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 def began(child: subprocess.Popen, folder: Path) -> None:
