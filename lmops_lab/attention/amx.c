@@ -6,6 +6,9 @@
  *
  *   S^T = K Q^T      P^T = exp2(c S^T - m)      O^T = V^T P^T      out = O / l      lse = m ln 2 + ln l
  *
+ * m need not be the maximum, which only guards against overflow: it is raised where the exponentials of 32 keys add up
+ * to more than OUTGROWN, after the first keys hardly ever.
+ *
  * Products take bfloat16 and add up in float32; maxima, sums and exponentials are float32. */
 
 #include <immintrin.h>
@@ -15,8 +18,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define KEYS 256 /* keys whose scores live in the cache at once */
+#define WAITING 8 /* tiles of 32 keys whose exponentials wait for one pass over the values */
 #define WIDEST 256 /* head width */
+#define OUTGROWN 65536.0f
+#define LOW -1e30f /* finite: infinity minus infinity is no number */
 #define ALIGNED __attribute__((aligned(64)))
 /* Compilers do not see which memory the tile instructions read and write. */
 #define FENCE __asm__ volatile("" ::: "memory")
@@ -31,7 +36,7 @@ static void configure(void) {
     _tile_loadconfig(&tiles);
 }
 
-/* 2^x for x <= 0, within 3e-6 of its size: a polynomial for the fraction above the next lower whole number. */
+/* 2^x, within 3e-6 of its size: a polynomial for the fraction above the next lower whole number. */
 static inline __m512 exp2_of(__m512 x) {
     __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     __m512 y = _mm512_set1_ps(1.35341700e-02f);
@@ -42,83 +47,81 @@ static inline __m512 exp2_of(__m512 x) {
     return _mm512_scalef_ps(y, x); /* which rounds x down itself */
 }
 
-/* Scores of `rows` keys (a multiple of 32) for two blocks of queries: [2][rows][16]. */
-static void score(const uint16_t *k, long stride, long keys, const uint32_t *q0, const uint32_t *q1, long dim,
-                  long rows, float scores[2][KEYS][16]) {
+/* Scores of 32 keys, of which `keys` are there, for two blocks of queries: [2][32][16]. */
+static inline void score(const uint16_t *k, long stride, long keys, const uint32_t *q0, const uint32_t *q1, long dim,
+                         float scores[2][32][16]) {
     uint16_t last[32 * WIDEST] ALIGNED; /* the last keys, filled up to whole tiles */
-    for (long t = 0; t < rows; t += 32) {
-        const uint16_t *at = k + t * stride;
-        long step = stride;
-        if (t + 32 > keys) {
-            memset(last, 0, sizeof(uint16_t) * 32 * dim);
-            for (long i = 0; i < keys - t; i++) memcpy(last + i * dim, at + i * stride, sizeof(uint16_t) * dim);
-            at = last, step = dim;
-        }
-        FENCE;
-        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-        for (long j = 0; j < dim; j += 32) {
-            _tile_loadd(4, q0 + 8 * j, 64);
-            _tile_loadd(5, q1 + 8 * j, 64);
-            _tile_loadd(6, at + j, 2 * step);
-            _tile_loadd(7, at + 16 * step + j, 2 * step);
-            _tile_dpbf16ps(0, 6, 4); _tile_dpbf16ps(1, 7, 4); _tile_dpbf16ps(2, 6, 5); _tile_dpbf16ps(3, 7, 5);
-        }
-        _tile_stored(0, scores[0][t], 64); _tile_stored(1, scores[0][t + 16], 64);
-        _tile_stored(2, scores[1][t], 64); _tile_stored(3, scores[1][t + 16], 64);
+    if (keys < 32) {
+        memset(last, 0, sizeof(uint16_t) * 32 * dim);
+        for (long i = 0; i < keys; i++) memcpy(last + i * dim, k + i * stride, sizeof(uint16_t) * dim);
+        k = last, stride = dim;
     }
     FENCE;
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    for (long j = 0; j < dim; j += 32) {
+        _tile_loadd(4, q0 + 8 * j, 64);
+        _tile_loadd(5, q1 + 8 * j, 64);
+        _tile_loadd(6, k + j, 2 * stride);
+        _tile_loadd(7, k + 16 * stride + j, 2 * stride);
+        _tile_dpbf16ps(0, 6, 4); _tile_dpbf16ps(1, 7, 4); _tile_dpbf16ps(2, 6, 5); _tile_dpbf16ps(3, 7, 5);
+    }
+    _tile_stored(0, scores[0][0], 64); _tile_stored(1, scores[0][16], 64);
+    _tile_stored(2, scores[1][0], 64); _tile_stored(3, scores[1][16], 64);
+    FENCE;
+    for (long t = keys; t < 32; t++)
+        for (int b = 0; b < 2; b++) _mm512_store_ps(scores[b][t], _mm512_set1_ps(LOW));
 }
 
-/* Exponentials of a block's scores as pairs of bfloat16 [rows / 2][16]; updates the maxima and sums of its queries. */
-static void soften(float scores[KEYS][16], long keys, long rows, __m512 scale, __m512i zip, __m512 *most, __m512 *sum,
-                   float *out, long dim, int first, uint32_t pairs[KEYS / 2][16]) {
-    const __m512 low = _mm512_set1_ps(-1e30f); /* finite: infinity minus infinity is no number */
-    for (long t = keys; t < rows; t++) _mm512_store_ps(scores[t], low);
-    __m512 a = low, b = low, c = low, d = low;
-    for (long t = 0; t < rows; t += 4) {
+/* The largest score of each of 16 queries. */
+static inline __m512 largest(float scores[32][16]) {
+    __m512 a = _mm512_load_ps(scores[0]), b = _mm512_load_ps(scores[1]);
+    __m512 c = _mm512_load_ps(scores[2]), d = _mm512_load_ps(scores[3]);
+    for (long t = 4; t < 32; t += 4) {
         a = _mm512_max_ps(a, _mm512_load_ps(scores[t])), b = _mm512_max_ps(b, _mm512_load_ps(scores[t + 1]));
         c = _mm512_max_ps(c, _mm512_load_ps(scores[t + 2])), d = _mm512_max_ps(d, _mm512_load_ps(scores[t + 3]));
     }
-    a = _mm512_mul_ps(scale, _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)));
-    if (!first) {
-        a = _mm512_max_ps(a, *most);
-        if (_mm512_cmp_ps_mask(a, *most, _CMP_NEQ_OQ)) {
-            __m512 shrink = exp2_of(_mm512_sub_ps(*most, a));
-            *sum = _mm512_mul_ps(*sum, shrink);
-            for (long i = 0; i < dim; i++)
-                _mm512_store_ps(out + 16 * i, _mm512_mul_ps(shrink, _mm512_load_ps(out + 16 * i)));
-        }
-    }
-    *most = a;
+    return _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
+}
+
+/* Exponentials of a block's scores over its queries' references, as pairs of bfloat16 [16][16]; returns their sums. */
+static inline __m512 soften(float scores[32][16], __m512 scale, __m512i zip, __m512 reference, uint32_t pairs[16][16]) {
     __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
-    for (long t = 0; t < rows; t += 2) {
-        __m512 p = exp2_of(_mm512_fmsub_ps(scale, _mm512_load_ps(scores[t]), a));
-        __m512 r = exp2_of(_mm512_fmsub_ps(scale, _mm512_load_ps(scores[t + 1]), a));
+    for (long t = 0; t < 32; t += 2) {
+        __m512 p = exp2_of(_mm512_fmsub_ps(scale, _mm512_load_ps(scores[t]), reference));
+        __m512 r = exp2_of(_mm512_fmsub_ps(scale, _mm512_load_ps(scores[t + 1]), reference));
         even = _mm512_add_ps(even, p), odd = _mm512_add_ps(odd, r);
         __m512i both = (__m512i)_mm512_cvtne2ps_pbh(r, p);
         _mm512_store_si512(pairs[t / 2], _mm512_permutexvar_epi16(zip, both));
     }
-    *sum = _mm512_add_ps(*sum, _mm512_add_ps(even, odd));
+    return _mm512_add_ps(even, odd);
 }
 
-/* The values of two blocks of queries: out [2][dim][16] += V^T [dim][rows] P^T [rows][16]. */
-static void gather(const uint16_t *vt, long padded, uint32_t pairs[2][KEYS / 2][16], long dim, long rows,
+/* The values of two blocks of queries: out [2][dim][16] += V^T [dim][32 tiles] P^T [32 tiles][16]. */
+static void gather(const uint16_t *vt, long padded, uint32_t pairs[2][16 * WAITING][16], long dim, long tiles,
                    float out[2][WIDEST][16]) {
     FENCE;
     for (long d = 0; d < dim; d += 32) {
         _tile_loadd(0, out[0][d], 64); _tile_loadd(1, out[0][d + 16], 64);
         _tile_loadd(2, out[1][d], 64); _tile_loadd(3, out[1][d + 16], 64);
-        for (long t = 0; t < rows; t += 32) {
-            _tile_loadd(4, pairs[0][t / 2], 64);
-            _tile_loadd(5, pairs[1][t / 2], 64);
-            _tile_loadd(6, vt + d * padded + t, 2 * padded);
-            _tile_loadd(7, vt + (d + 16) * padded + t, 2 * padded);
+        for (long t = 0; t < tiles; t++) {
+            _tile_loadd(4, pairs[0][16 * t], 64);
+            _tile_loadd(5, pairs[1][16 * t], 64);
+            _tile_loadd(6, vt + d * padded + 32 * t, 2 * padded);
+            _tile_loadd(7, vt + (d + 16) * padded + 32 * t, 2 * padded);
             _tile_dpbf16ps(0, 6, 4); _tile_dpbf16ps(1, 7, 4); _tile_dpbf16ps(2, 6, 5); _tile_dpbf16ps(3, 7, 5);
         }
         _tile_stored(0, out[0][d], 64); _tile_stored(1, out[0][d + 16], 64);
         _tile_stored(2, out[1][d], 64); _tile_stored(3, out[1][d + 16], 64);
     }
     FENCE;
+}
+
+/* Raise a block's references where its scores have outgrown them, and shrink what was summed over the old ones. */
+static void raise(__m512 to, __mmask16 grown, long dim, __m512 *reference, __m512 *sum, float out[WIDEST][16]) {
+    /* The others keep theirs by exactly 1: the polynomial's 2^0 is not, and its error would grow with every call. */
+    __m512 shrink = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), grown, exp2_of(_mm512_sub_ps(*reference, to)));
+    *reference = _mm512_mask_mov_ps(*reference, grown, to), *sum = _mm512_mul_ps(*sum, shrink);
+    for (long i = 0; i < dim; i++) _mm512_store_ps(out[i], _mm512_mul_ps(shrink, _mm512_load_ps(out[i])));
 }
 
 /* Pairs of neighbouring numbers of 16 rows, one pair of all rows after the other: [dim / 2][16]. */
@@ -153,24 +156,44 @@ void lmops_attend(const uint32_t *q, const int32_t *from, const uint16_t *k, lon
     const __m512i zip = _mm512_load_si512(order);
 #pragma omp parallel
     {
-        float scores[2][KEYS][16] ALIGNED, sums[2][WIDEST][16] ALIGNED;
-        uint32_t queries[2][WIDEST / 2][16] ALIGNED, pairs[2][KEYS / 2][16] ALIGNED;
+        float scores[2][2][32][16] ALIGNED, sums[2][WIDEST][16] ALIGNED;
+        uint32_t queries[2][WIDEST / 2][16] ALIGNED, pairs[2][16 * WAITING][16] ALIGNED;
         configure();
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < heads * (rows / 32); task++) {
-            long head = task / (rows / 32);
-            __m512 most[2], sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+            long head = task / (rows / 32), tiles = (keys + 31) / 32, waiting = 0;
+            const uint16_t *of_head = k + head * head_stride, *values = vt + head * dim * padded;
+            const __m512 none = _mm512_set1_ps(LOW);
+            __m512 most[2] = {none, none}, sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
             memset(sums, 0, sizeof sums);
             for (int b = 0; b < 2; b++)
                 pack(q, _mm512_loadu_si512(from + 32 * task + 16 * b), dim, queries[b][0]);
-            for (long start = 0; start < keys; start += KEYS) {
-                long here = keys - start < KEYS ? keys - start : KEYS, whole = (here + 31) / 32 * 32;
-                score(k + head * head_stride + start * stride, stride, here, queries[0][0], queries[1][0], dim, whole,
-                      scores);
-                for (int b = 0; b < 2; b++)
-                    soften(scores[b], here, whole, scale, zip, &most[b], &sum[b], sums[b][0], dim, start == 0,
-                           pairs[b]);
-                gather(vt + head * dim * padded + start, padded, pairs, dim, whole, sums);
+            score(of_head, stride, keys, queries[0][0], queries[1][0], dim, scores[0]);
+            for (long t = 0; t < tiles; t++) {
+                /* The tile unit works on the next keys while the exponentials of these are taken. */
+                if (t + 1 < tiles)
+                    score(of_head + 32 * (t + 1) * stride, stride, keys - 32 * (t + 1), queries[0][0], queries[1][0],
+                          dim, scores[(t + 1) % 2]);
+                __m512 more[2];
+                __mmask16 grown[2];
+                for (int b = 0; b < 2; b++) {
+                    more[b] = soften(scores[t % 2][b], scale, zip, most[b], pairs[b] + 16 * waiting);
+                    /* "Not at most" is also true of infinity minus infinity. */
+                    grown[b] = _mm512_cmp_ps_mask(more[b], _mm512_set1_ps(OUTGROWN), _CMP_NLE_UQ);
+                }
+                if (grown[0] | grown[1]) {
+                    gather(values + 32 * (t - waiting), padded, pairs, dim, waiting, sums);
+                    waiting = 0;
+                    for (int b = 0; b < 2; b++) {
+                        raise(_mm512_mul_ps(scale, largest(scores[t % 2][b])), grown[b], dim, &most[b], &sum[b], sums[b]);
+                        more[b] = soften(scores[t % 2][b], scale, zip, most[b], pairs[b]);
+                    }
+                }
+                for (int b = 0; b < 2; b++) sum[b] = _mm512_add_ps(sum[b], more[b]);
+                if (++waiting == WAITING || t + 1 == tiles) {
+                    gather(values + 32 * (t + 1 - waiting), padded, pairs, dim, waiting, sums);
+                    waiting = 0;
+                }
             }
             for (int b = 0; b < 2; b++) {
                 float total[16] ALIGNED, high[16] ALIGNED;

@@ -67,6 +67,17 @@ def test_flat_and_very_sharp_scores(kernel, generator, factor):
     assert torch.allclose(lse.double(), right_lse, atol=LSE, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rise", [-300.0, -9.0, 4.0, 9.0, 30.0, 300.0, 20_000.0])
+def test_scores_that_rise_or_fall_along_the_keys(kernel, generator, rise):
+    """By less and by more than what makes the kernel raise the reference of its exponentials; every second row not."""
+    query, key, value = inputs(generator, 2, 66, 1000, 64)
+    query[..., 0] = torch.tensor([8.0, 0.0]).repeat(33)
+    key[..., 0] = torch.linspace(0, rise, 1000)
+    (out, lse), (right, right_lse) = kernel.attend(query, key, value, 0.125), exact(query, key, value, 0.125)
+    assert (out.double() - right).abs().max() <= 2**-6
+    assert torch.allclose(lse.double(), right_lse, atol=LSE, rtol=1e-6)
+
+
 def test_keys_that_are_a_view_of_a_longer_context(kernel, generator):
     query, key, value = inputs(generator, 2, 80, 400, 64)
     part = slice(70, 301)
