@@ -53,6 +53,17 @@ def seconds(run: Callable[[], Any], repeats: int = 1) -> float:
     return best
 
 
+def in_turns(ways: Mapping[str, Callable[[], Any]], turns: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Least seconds of each way, and its last result; in turns, so that a slow spell of the machine hits all alike."""
+    least, results = dict.fromkeys(ways, float("inf")), {}
+    for _ in range(turns):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            results[name] = run()
+            least[name] = min(least[name], time.perf_counter() - start)
+    return least, results
+
+
 def gemm_gflops(dtype: torch.dtype, size: int = 2048) -> float:
     """Speed of a large square matrix product in this process, in GFLOP/s: best of ten."""
     square = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(dtype)

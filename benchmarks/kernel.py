@@ -9,11 +9,10 @@ import argparse
 import functools
 import json
 import math
-import time
 from unittest import mock
 
 import torch
-from common import gemm_gflops, report
+from common import gemm_gflops, in_turns, report
 
 from lmops_lab.attention import amx, partial
 from lmops_lab.attention.partial import attend_plainly, backend_of
@@ -41,10 +40,9 @@ def main() -> None:
             ways["ours"] = functools.partial(ours.attend, *given, SCALE)
         exact = oracle(query[:2], key, value)
         flops = 4 * query.numel() * keys
-        took = in_turns(ways, chosen.turns)
-        for name, run in ways.items():
-            out, lse = run()
-            errors = [float((a[:2].double() - b).abs().max()) for a, b in zip((out, lse), exact, strict=True)]
+        took, found = in_turns(ways, chosen.turns)
+        for name, result in found.items():
+            errors = [float((a[:2].double() - b).abs().max()) for a, b in zip(result, exact, strict=True)]
             speed = flops / took[name] / 1e9
             rows.append(
                 (
@@ -75,17 +73,6 @@ def oracle(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple
     """The plain formula in float64 on the same rounded inputs."""
     many = (len(query), -1, -1, -1)
     return attend_plainly(query.double(), key.double().expand(many), value.double().expand(many), scale=SCALE)
-
-
-def in_turns(ways: dict, turns: int) -> dict[str, float]:
-    """Least seconds of each, measured in turns: a neighbour that slows the machine then slows all alike."""
-    least = dict.fromkeys(ways, math.inf)
-    for _ in range(turns):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run()
-            least[name] = min(least[name], time.perf_counter() - start)
-    return least
 
 
 if __name__ == "__main__":

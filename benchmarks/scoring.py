@@ -7,12 +7,10 @@ One prefix of real demonstrations as one sequential prompt, so that all ways com
 
 import argparse
 import copy
-import math
-import time
 from collections.abc import Callable
 
 import torch
-from common import parser, prompts_of, report
+from common import in_turns, parser, prompts_of, report
 from transformers import DynamicCache
 
 from lmops_lab import LanguageModel, load_model
@@ -39,13 +37,8 @@ def main() -> None:
     queries, labels = [prompts.query(e) for e in examples], [list(label) for label in prompts.labels]
     ways = _ways(lm, prefix, queries, labels, chosen)
     lm.score(queries[:16], labels)  # warm
-    times, answers = dict.fromkeys(ways, math.inf), {}
-    # In turns, the least of each: a neighbour that slows the machine for a while then slows all ways alike.
-    for _ in range(chosen.turns):
-        for name, (run, count) in ways.items():
-            start = time.perf_counter()
-            answers[name] = run()
-            times[name] = min(times[name], (time.perf_counter() - start) / count)
+    took, answers = in_turns({name: run for name, (run, _) in ways.items()}, chosen.turns)
+    times = {name: took[name] / count for name, (_, count) in ways.items()}
     same = _same(answers)
     exact = same
     if lm.model.dtype != torch.float32:  # which rounds so much that two ways of the same sum may differ
