@@ -139,16 +139,29 @@ static void unpack(float sums[WIDEST][16], __m512 share, __m512i rows, __m512i z
     }
 }
 
+/* Up to 32 rows of values, `keys` of which are there, as columns [dim][32] of a matrix; the others are zero. */
+static void turn(const uint16_t *values, long stride, long keys, long dim, uint16_t *columns, long padded) {
+    uint16_t rows[32][32] ALIGNED;
+    for (long d = 0; d < dim; d += 32) {
+        for (long t = 0; t < 32; t++)
+            if (t < keys) memcpy(rows[t], values + t * stride + d, sizeof rows[t]);
+            else memset(rows[t], 0, sizeof rows[t]);
+        for (long i = 0; i < 32; i++)
+            for (long t = 0; t < 32; t++) columns[(d + i) * padded + t] = rows[t][i];
+    }
+}
+
 /* Attention of every head's rows to that head's keys. Rows go in blocks of 32; the last block repeats its last row.
  *
  *   q    bfloat16, anywhere; row r of head h begins `from[h][r]` pairs of numbers after q
  *   k    [heads][keys][dim] bfloat16, rows `stride` and heads `head_stride` elements apart
- *   vt   [heads][dim][padded] bfloat16, zero from `keys` on; padded is a multiple of 32
+ *   v    like k, with its own steps
+ *   vt   room for [heads][dim][padded] bfloat16; padded is a multiple of 32, at least keys
  *   out  [...][dim] bfloat16, lse [...] float32: row r of head h is row `to[h][r]` of both
  *   from, to [heads][rows]; rows is a multiple of 32
  */
 void lmops_attend(const uint32_t *q, const int32_t *from, const uint16_t *k, long stride, long head_stride,
-                  const uint16_t *vt, long padded, uint32_t *out, float *lse, const int32_t *to, long heads, long rows,
+                  const uint16_t *v, long v_stride, long v_head_stride, uint16_t *vt, long padded, uint32_t *out, float *lse, const int32_t *to, long heads, long rows,
                   long keys, long dim, float factor) {
     const __m512 scale = _mm512_set1_ps(factor * 1.44269504f);
     uint16_t order[32] ALIGNED; /* 0 16 1 17 ...: two numbers of a column side by side */
@@ -159,6 +172,12 @@ void lmops_attend(const uint32_t *q, const int32_t *from, const uint16_t *k, lon
         float scores[2][2][32][16] ALIGNED, sums[2][WIDEST][16] ALIGNED;
         uint32_t queries[2][WIDEST / 2][16] ALIGNED, pairs[2][16 * WAITING][16] ALIGNED;
         configure();
+#pragma omp for schedule(static)
+        for (long tile = 0; tile < heads * ((keys + 31) / 32); tile++) {
+            long head = tile / ((keys + 31) / 32), at = 32 * (tile % ((keys + 31) / 32));
+            turn(v + head * v_head_stride + at * v_stride, v_stride, keys - at, dim, vt + head * dim * padded + at,
+                 padded);
+        }
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < heads * (rows / 32); task++) {
             long head = task / (rows / 32), tiles = (keys + 31) / 32, waiting = 0;

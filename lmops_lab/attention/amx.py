@@ -42,12 +42,12 @@ class Kernel(NamedTuple):
     """The compiled functions.
 
     Attributes:
-        attend: of query [B, H, T, D], key [K, C, D], value [K, C, D] and scale: the outputs [B, H, T, D] in bfloat16,
-            and the log-sum-exps [B, H, T] in nats, float32.
+        attend: of query [B, H, T, D], key [K, C, D], value [K, C, D], scale and the tokens of each row that are no
+            padding (None: all): the outputs [B, H, T, D] in bfloat16, and the log-sum-exps [B, H, T] in nats, float32.
         merge: of two such results and the log of the right one's weight: those of the union of their keys.
     """
 
-    attend: Callable[[Tensor, Tensor, Tensor, float], Part]
+    attend: Callable[..., Part]
     merge: Callable[[Part, Part, float], Part]
 
 
@@ -98,6 +98,7 @@ def kernel() -> Kernel | None:
         library = ctypes.CDLL(str(_compiled()))
         library.lmops_attend.argtypes = [
             *(ctypes.c_void_p, ctypes.c_void_p),
+            *(ctypes.c_void_p, ctypes.c_long, ctypes.c_long),
             *(ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long),
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_float),
@@ -143,22 +144,32 @@ def _compile(compiler: str, *arguments: str) -> None:
     subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=120)  # noqa: S603
 
 
-def _attend(run: Callable[..., None], query: Tensor, key: Tensor, value: Tensor, scale: float) -> Part:
+def _attend(
+    run: Callable[..., None],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    lengths: tuple[int, ...] | None = None,
+) -> Part:
     batch, heads, tokens, dim = query.shape
     kv_heads, keys, _ = key.shape
     if query.stride(-1) != 1 or any(step % 2 for step in query.stride()[:-1]) or query.storage_offset() % 2:
         query = query.contiguous()  # the kernel reads pairs of numbers
-    key = key if key.stride(-1) == 1 else key.contiguous()
+    key, value = (part if part.stride(-1) == 1 else part.contiguous() for part in (key, value))
     # An odd number of tiles a row keeps the rows of a tile out of each other's way in the cache.
-    tiles = -(-keys // TILE) | 1
-    values = value.new_zeros(kv_heads, dim, tiles * TILE)
-    values[..., :keys] = value.transpose(1, 2)
+    turned = torch.empty(kv_heads, dim, (-(-keys // TILE) | 1) * TILE, dtype=value.dtype)
+    all_rows = lengths is None or min(lengths) == tokens
     out = torch.empty(batch, heads, tokens, dim, dtype=query.dtype)
     lse = torch.empty(batch, heads, tokens)
-    begins, places = _rows(query.shape, tuple(step // 2 for step in query.stride()[:-1]), kv_heads)
+    if not all_rows:
+        out.zero_(), lse.fill_(-torch.inf)
+    steps = tuple(step // 2 for step in query.stride()[:-1])
+    begins, places = _rows(query.shape, steps, kv_heads, None if all_rows else lengths)
     run(
         *(query.data_ptr(), begins.data_ptr()),
-        *(key.data_ptr(), key.stride(1), key.stride(0), values.data_ptr(), values.shape[-1]),
+        *(key.data_ptr(), key.stride(1), key.stride(0)),
+        *(value.data_ptr(), value.stride(1), value.stride(0), turned.data_ptr(), turned.shape[-1]),
         *(out.data_ptr(), lse.data_ptr(), places.data_ptr()),
         *(kv_heads, begins.shape[1], keys, dim, scale),
     )
@@ -181,17 +192,22 @@ def _merge(run: Callable[..., None], left: Part, right: Part, log_weight: float)
 
 
 @functools.lru_cache(maxsize=16)
-def _rows(shape: torch.Size, steps: tuple[int, ...], kv_heads: int) -> tuple[Tensor, Tensor]:
+def _rows(
+    shape: torch.Size, steps: tuple[int, ...], kv_heads: int, lengths: tuple[int, ...] | None
+) -> tuple[Tensor, Tensor]:
     """Where each key/value head's rows begin in the query (pairs of numbers) and which rows of the output they are.
 
-    Both int32 [K, R], R = G * B * T filled up with the last row to a multiple of 32.
+    Both int32 [K, R], R = G * N, N = B * T or the sum of `lengths`, filled up with the last row to a multiple of 32.
     """
     batch, heads, tokens, _ = shape
     b, h, t = (torch.arange(n) for n in (batch, heads, tokens))
     begins = b[:, None, None] * steps[0] + h[:, None] * steps[1] + t * steps[2]  # [B, H, T]
     both = []
     for numbers in (begins, torch.arange(batch * heads * tokens).reshape(batch, heads, tokens)):
-        folded = numbers.reshape(batch, kv_heads, -1, tokens).permute(1, 2, 0, 3).reshape(kv_heads, -1)
+        folded = numbers.reshape(batch, kv_heads, -1, tokens).permute(1, 2, 0, 3)  # [K, G, B, T]
+        if lengths is not None:
+            folded = folded[:, :, torch.arange(tokens) < torch.tensor(lengths)[:, None]]  # [K, G, N]
+        folded = folded.reshape(kv_heads, -1)
         rest = folded[:, -1:].expand(-1, -folded.shape[1] % 32)
         both.append(torch.cat([folded, rest], 1).to(torch.int32).contiguous())
     return both[0], both[1]

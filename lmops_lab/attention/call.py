@@ -30,6 +30,7 @@ class AttentionCall:
         generating: own keys may come from the model's cache, and transformers' own mask (padding) counts.
         segments: column ranges of the context whose attention mass `mass` receives.
         mass: receives the share of attention of every segment and of the own part.
+        lengths: tokens of each row that are no padding; the context's part is computed for them alone.
         positions: positions [B, T] of the own tokens, set by the forward pass (sliding windows need them).
         layers: layers that the call has reached so far, in order.
         windows: sliding window of each layer reached (tokens), None for full attention.
@@ -46,6 +47,7 @@ class AttentionCall:
     generating: bool = False
     segments: tuple[slice, ...] = ()
     mass: MassSink | None = None
+    lengths: tuple[int, ...] | None = None
     positions: Tensor | None = None
     layers: list[int] = field(default_factory=list)
     windows: list[int | None] = field(default_factory=list)

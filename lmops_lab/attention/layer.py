@@ -86,7 +86,7 @@ def _context_part(
         key, value = key[:, columns], value[:, columns]
     # Without positions (a bare call of the attention) the window cannot hide anything; forward passes always set them.
     if window is None or call.positions is None or int(call.positions.max()) < window:
-        return attend_shared(query, key, value, scale=scale, softcap=softcap)
+        return attend_shared(query, key, value, scale=scale, softcap=softcap, lengths=call.lengths)
     return attend_shared_window(
         query,
         key,

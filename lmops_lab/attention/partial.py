@@ -91,7 +91,13 @@ def attend(
 
 
 def attend_shared(
-    query: Heads, key: ContextKeys, value: ContextValues, *, scale: float, softcap: float | None = None
+    query: Heads,
+    key: ContextKeys,
+    value: ContextValues,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    lengths: tuple[int, ...] | None = None,
 ) -> Part:
     """Attention of a whole batch to one set of keys, read once for all rows and query heads.
 
@@ -100,11 +106,17 @@ def attend_shared(
 
     Shapes: query [B, H, T, D]; key, value [K, C, D]; returns out [B, H, T, D], lse [B, H, T]. The D of value and out
     may differ from that of query and key.
+
+    Args:
+        lengths: tokens of each row that are no padding [B]; what stands behind them sees nothing, which costs nothing:
+            out 0, lse -inf.
     """
     if softcap is None and amx.fits(query, key, value, scale):
         fast = _amx_that_works()
         if fast is not None:
-            return fast.attend(query, key, value, scale)
+            return fast.attend(query, key, value, scale, lengths)
+    if lengths is not None and min(lengths) < query.shape[2]:
+        return _attend_shared_unpadded(query, key, value, lengths, scale=scale, softcap=softcap)
     batch, heads, tokens, dim = query.shape
     kv_heads, _, value_dim = value.shape
     per_kv = heads // kv_heads
@@ -114,6 +126,26 @@ def attend_shared(
     out = out.reshape(kv_heads, per_kv, batch, tokens, value_dim).permute(2, 0, 1, 3, 4)  # [B, K, G, T, D]
     lse = lse.reshape(kv_heads, per_kv, batch, tokens).permute(2, 0, 1, 3)  # [B, K, G, T]
     return out.reshape(batch, heads, tokens, value_dim), lse.reshape(batch, heads, tokens)
+
+
+def _attend_shared_unpadded(
+    query: Heads,
+    key: ContextKeys,
+    value: ContextValues,
+    lengths: tuple[int, ...],
+    *,
+    scale: float,
+    softcap: float | None,
+) -> Part:
+    """The tokens that are no padding, as one long row."""
+    batch, heads, tokens, _ = query.shape
+    real = (torch.arange(tokens) < torch.tensor(lengths)[:, None]).to(query.device)  # [B, T]
+    row = query.transpose(1, 2)[real].transpose(0, 1)[None]  # [1, H, N, D]
+    some, some_lse = attend_shared(row, key, value, scale=scale, softcap=softcap)
+    out = some.new_zeros(batch, tokens, heads, value.shape[-1])
+    lse = some_lse.new_full((batch, tokens, heads), -torch.inf)
+    out[real], lse[real] = some[0].transpose(0, 1), some_lse[0].transpose(0, 1)
+    return out.transpose(1, 2), lse.transpose(1, 2)
 
 
 def attend_sinks(like: Heads, sinks: Tensor) -> Part:

@@ -103,7 +103,9 @@ def batches_of_states(
     lengths = [len(query) for query in queries]
     for batch in _batches(lengths, trie.nodes):
         ids, positions, mask = _rows([queries[i] for i in batch], trie, start, model.dtype)
-        this = replace(call, own_mask=None if mask is None else mask.to(model.device), layers=[], windows=[])
+        own_mask = None if mask is None else mask.to(model.device)
+        filled = tuple(lengths[i] + trie.nodes for i in batch)
+        this = replace(call, own_mask=own_mask, lengths=filled, layers=[], windows=[])
         states = hidden_at(model, ids, positions, this)  # [B, T, width]
         last = torch.tensor([lengths[i] - 1 for i in batch], device=states.device)
         read = last[:, None] + torch.arange(trie.nodes + 1, device=states.device)  # [B, 1 + nodes]

@@ -115,6 +115,19 @@ def test_batches_and_heads_that_share_keys(kernel, generator, laid):
     assert backend_of("cpu", torch.float32).startswith("torch's CPU flash attention")
 
 
+@pytest.mark.parametrize("lengths", [(20, 1, 7), (20, 20, 20), (3, 19, 5)])
+def test_padding_sees_nothing_and_changes_nothing(kernel, generator, lengths):
+    query = torch.randn(3, 20, 9, 64, generator=generator).to(torch.bfloat16).transpose(1, 2)
+    key, value = (torch.randn(3, 130, 64, generator=generator).to(torch.bfloat16) for _ in range(2))
+    out, lse = attend_shared(query, key, value, scale=0.125, lengths=lengths)
+    right, right_lse = exact(query, key, value, 0.125)
+    for row, length in enumerate(lengths):
+        assert (out[row, :, :length].double() - right[row, :, :length]).abs().max() <= 2**-6
+        assert (lse[row, :, :length].double() - right_lse[row, :, :length]).abs().max() <= LSE
+        assert (out[row, :, length:] == 0).all()
+        assert (lse[row, :, length:] == -torch.inf).all()
+
+
 @pytest.mark.parametrize("log_weight", [0.0, 3.0, -2.5])
 @pytest.mark.parametrize("apart", [0.0, 5.0, 200.0, -200.0])
 def test_the_merge_is_the_formula(kernel, generator, log_weight, apart):

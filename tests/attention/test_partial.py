@@ -125,3 +125,18 @@ def test_values_of_another_width_than_the_keys(generator, dtype, value_width):
         strict=True,
     ):
         assert torch.allclose(one.double(), other, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("lengths", [(6, 1, 4), (6, 6, 6), (1, 2, 3)])
+def test_padding_of_a_batch_sees_no_context(generator, softcap, lengths):
+    """To 1e-12 of the whole rectangle's; behind each row's tokens out 0, log-sum-exp -inf."""
+    query = torch.randn(3, 4, 6, 8, generator=generator, dtype=torch.float64)
+    key, value = (torch.randn(2, 11, width, generator=generator, dtype=torch.float64) for width in (8, 12))
+    whole, whole_lse = attend_shared(query, key, value, scale=0.3, softcap=softcap)
+    out, lse = attend_shared(query, key, value, scale=0.3, softcap=softcap, lengths=lengths)
+    real = (torch.arange(6) < torch.tensor(lengths)[:, None])[:, None].expand(3, 4, 6)
+    assert torch.allclose(out[real], whole[real], atol=1e-12)
+    assert torch.allclose(lse[real], whole_lse[real], atol=1e-12)
+    assert (out[~real] == 0).all()
+    assert (lse[~real] == -torch.inf).all()
