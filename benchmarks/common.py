@@ -3,6 +3,7 @@
 import argparse
 import json
 import resource
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,15 +54,21 @@ def seconds(run: Callable[[], Any], repeats: int = 1) -> float:
     return best
 
 
-def in_turns(ways: Mapping[str, Callable[[], Any]], turns: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Least seconds of each way, and its last result; in turns, so that a slow spell of the machine hits all alike."""
-    least, results = dict.fromkeys(ways, float("inf")), {}
+def in_turns(ways: Mapping[str, Callable[[], Any]], turns: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of each way in every turn, and its last result; a slow spell of the machine hits all ways of a turn."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    results = {}
     for _ in range(turns):
         for name, run in ways.items():
             start = time.perf_counter()
             results[name] = run()
-            least[name] = min(least[name], time.perf_counter() - start)
-    return least, results
+            took[name].append(time.perf_counter() - start)
+    return took, results
+
+
+def times_as_long(way: Sequence[float], other: Sequence[float]) -> float:
+    """How many times as long one way took as another: the median over the turns of both."""
+    return statistics.median(a / b for a, b in zip(way, other, strict=True))
 
 
 def gemm_gflops(dtype: torch.dtype, size: int = 2048) -> float:

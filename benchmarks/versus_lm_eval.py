@@ -3,15 +3,14 @@
     pip install -c constraints.txt ".[bench]"
     python benchmarks/versus_lm_eval.py
 
-Both see the same tokens, 64 demonstrations and the query as one text, in the same model object and dtype: float32 unless
-told, as bfloat16 rounds enough to turn close answers. The third way, one forward pass for every query and candidate, is
-how OpenICL and the reference code score.
+Both see the same tokens, 64 demonstrations and the query as one text, in the same model object and dtype (float32 by
+default, as bfloat16 rounds enough to turn close answers). The third way, one forward pass for every query and
+candidate, is how OpenICL and the reference code score.
 """
 
 import json
 import tempfile
 import time
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ def main() -> None:
     words = [lm.tokenizer.decode(label) for label in labels]
     # The harness reads each prompt as one text, in which a line break may join other tokens than at a text's end.
     whole = [lm.tokens(text) for text in texts]
-    prefix = commonprefix(whole)
+    shared = next(i for i, column in enumerate(zip(*whole, strict=False)) if len(set(column)) > 1)
+    prefix = whole[0][:shared]
     queries = [tokens[len(prefix) :] for tokens in whole]
 
     start = time.perf_counter()
