@@ -1,7 +1,7 @@
 """A kernel of our own for many queries and one set of keys, on x86 processors with AMX (`amx.c`).
 
 torch's CPU kernel spends most of its time on exponentials there: matrix products in bfloat16 are several times faster
-than what it does around them. This one is 1.7 to 2 times as fast (`benchmarks/kernel.py`). It is compiled once by the
+than what it does around them. This one is 1.4 to 2 times as fast (`benchmarks/kernel.py`). It is compiled once by the
 machine's own C compiler (a second), kept in the cache folder, and tried against the plain formula before use. Where
 any of that fails, torch's kernel does the work.
 """
@@ -163,7 +163,8 @@ def _attend(
     out = torch.empty(batch, heads, tokens, dim, dtype=query.dtype)
     lse = torch.empty(batch, heads, tokens)
     if not all_rows:
-        out.zero_(), lse.fill_(-torch.inf)
+        out.zero_()
+        lse.fill_(-torch.inf)
     steps = tuple(step // 2 for step in query.stride()[:-1])
     begins, places = _rows(query.shape, steps, kv_heads, None if all_rows else lengths)
     run(
