@@ -8,10 +8,6 @@ any of that fails, torch's kernel does the work.
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmops_lab.files import atomic_file, cache_folder, file_hash, write_text
+from lmops_lab.attention.native import compiled, wanted
 
 SOURCE = Path(__file__).with_name("amx.c")
 FEATURES = ("avx512_f", "avx512_vl", "avx512_bf16", "amx_tile", "amx_bf16")
@@ -30,8 +26,8 @@ WIDEST, TILE = 256, 32
 # Rows (queries x heads) below which packing them costs more than it gains.
 FEWEST_ROWS = 64
 
-_FLAGS = (
-    *("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+FLAGS = (
+    *("-O3", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
     *("-mamx-tile", "-mamx-bf16"),
 )
 
@@ -90,12 +86,10 @@ def kernel() -> Kernel | None:
     None where the processor has no AMX, no C compiler is at hand, or LMOPS_LAB_KERNEL is "off".
     """
     known = torch.cpu.get_capabilities()
-    if platform.system() != "Linux" or not all(known.get(name) for name in FEATURES):
-        return None
-    if os.environ.get("LMOPS_LAB_KERNEL", "").lower() == "off":
+    if not wanted() or not all(known.get(name) for name in FEATURES):
         return None
     try:
-        library = ctypes.CDLL(str(_compiled()))
+        library = ctypes.CDLL(str(compiled(SOURCE, FLAGS)))
         library.lmops_attend.argtypes = [
             *(ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_void_p, ctypes.c_long, ctypes.c_long),
@@ -113,35 +107,6 @@ def kernel() -> Kernel | None:
     except (OSError, AttributeError, UnicodeDecodeError, subprocess.SubprocessError):
         return None
     return Kernel(functools.partial(_attend, library.lmops_attend), functools.partial(_merge, library.lmops_merge))
-
-
-def _compiled() -> Path:
-    """Path of the compiled kernel, made if this source has not been compiled here before or its file was changed.
-
-    OpenMP's functions are left open: they are found in the library that torch has loaded, whose threads it then shares.
-
-    Raises:
-        OSError, subprocess.SubprocessError: no compiler, or one that knows no AMX.
-    """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise FileNotFoundError("there is no C compiler (cc)")
-    source = SOURCE.read_bytes()
-    name = hashlib.sha256(source + " ".join((compiler, *_FLAGS)).encode()).hexdigest()[:16]
-    path = cache_folder() / "kernels" / f"amx-{name}.so"
-    seal = path.with_suffix(".sha256")
-    if not (path.exists() and seal.exists() and seal.read_text(encoding="utf-8") == file_hash(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path, in_folder=True) as temporary:
-            half = str(temporary.with_suffix(".o"))
-            _compile(compiler, *_FLAGS, "-c", str(SOURCE), "-o", half)
-            _compile(compiler, "-shared", half, "-o", str(temporary), "-lm")
-        write_text(seal, file_hash(path))
-    return path
-
-
-def _compile(compiler: str, *arguments: str) -> None:
-    subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=120)  # noqa: S603
 
 
 def _attend(

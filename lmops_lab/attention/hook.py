@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
+from lmops_lab.attention import fused
 from lmops_lab.attention.call import AttentionCall, active, current
 from lmops_lab.attention.layer import finite_mask, grouped_attention
 from lmops_lab.attention.partial import attend_plainly, attend_sinks, causal_mask, merge_parts
@@ -29,7 +30,8 @@ _UNKNOWN = ("position_bias", "head_mask", "sinks", "cu_seq_lens_q", "indices")
 
 
 def install(model: PreTrainedModel) -> bool:
-    """Switch a model to the hook; False if it lets nothing in."""
+    """Switch a model to the hook, and its elementwise steps to the compiled ones; False if it lets nothing in."""
+    fused.install(model)
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _mask)
     level = logging.get_verbosity()

@@ -12,13 +12,14 @@ to the own part's. Nothing else in this package computes attention.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmops_lab.attention import amx
+from lmops_lab.attention import causal as causal_kernel
 from lmops_lab.shapes import ContextKeys, ContextValues, Heads, LogSumExp, Outputs, OwnKeys, OwnMask, OwnValues
 
 Part = tuple[Outputs, LogSumExp]
@@ -80,6 +81,10 @@ def attend(
         out [B, H, T, D] in the query's dtype; lse [B, H, T] in nats, float32 (float64 for float64 inputs).
     """
     fused = softcap is None and query.shape[-1] == value.shape[-1]
+    if fused and causal and causal_kernel.fits(query, key, value):
+        fast = _causal_that_works()
+        if fast is not None:
+            return fast(query, key, value, scale)
     if fused and query.device.type == "cpu" and _flash_for_cpu_works(query.dtype):
         if causal and _BLOCK < query.shape[2] <= _LONGEST_IN_BLOCKS:
             return _attend_causal_blocks(query, key, value, scale)
@@ -251,7 +256,7 @@ def _flash_for_cpu_works(dtype: torch.dtype) -> bool:
     """
     if dtype not in (torch.float32, torch.float64, torch.bfloat16):
         return False
-    return _agrees(_flash_for_cpu, dtype, "cpu", masks=True)
+    return _agrees(_flash_for_cpu, dtype, ("causal", "all", "mask"))
 
 
 @functools.cache
@@ -259,7 +264,7 @@ def _flash_on_cuda_works(dtype: torch.dtype) -> bool:
     """Whether torch's fused CUDA kernel exists here and agrees with the plain formula."""
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return False
-    return _agrees(_flash_on_cuda, dtype, "cuda", masks=False)
+    return _agrees(_flash_on_cuda, dtype, ("causal", "all"), "cuda")
 
 
 @functools.cache
@@ -283,17 +288,29 @@ def _amx_that_works() -> amx.Kernel | None:
     return kernel
 
 
-def _agrees(kernel: Callable[..., Part], dtype: torch.dtype, device: str, *, masks: bool) -> bool:
+@functools.cache
+def _causal_that_works() -> causal_kernel.Kernel | None:
+    """Our own kernel for causal attention, if there is one here and it agrees with the plain formula."""
+    kernel = causal_kernel.kernel()
+    if kernel is None or not _agrees(lambda q, k, v, *, scale, **_: kernel(q, k, v, scale), torch.float32, ("causal",)):
+        return None
+    return kernel
+
+
+def _agrees(kernel: Callable[..., Part], dtype: torch.dtype, kinds: Sequence[str], device: str = "cpu") -> bool:
+    """Whether a kernel computes the plain formula: "causal", over "all" keys, or under a "mask"."""
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, n, 40, 16, generator=generator).to(device, dtype) for n in (4, 2, 2))
     tolerance = 2e-2 if dtype in (torch.bfloat16, torch.float16) else 1e-5
-    cases: list[dict[str, Any]] = [{"causal": True}, {"causal": False}]
-    if masks:
-        cases.append({"mask": causal_mask(40, 40, dtype=dtype, device=device)})
+    options: dict[str, dict[str, Any]] = {
+        "causal": {"causal": True},
+        "all": {"causal": False},
+        "mask": {"mask": causal_mask(40, 40, dtype=dtype, device=device)},
+    }
     try:
-        for case in cases:
-            fast = kernel(query, key, value, scale=0.25, **case)
-            slow = attend_plainly(query, key, value, scale=0.25, **case)
+        for kind in kinds:
+            fast = kernel(query, key, value, scale=0.25, **options[kind])
+            slow = attend_plainly(query, key, value, scale=0.25, **options[kind])
             if not all(torch.allclose(f.float(), s.float(), atol=tolerance) for f, s in zip(fast, slow, strict=True)):
                 return False
     except (AttributeError, RuntimeError, TypeError):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lmops_lab.attention import amx, partial
+from lmops_lab.attention.native import compiled
 from lmops_lab.attention.partial import attend_plainly, attend_shared, backend_of, merge_parts
 
 # Nats; torch's kernel is within 5e-5.
@@ -209,11 +210,11 @@ def test_torch_does_the_work_where_it_is_missing(generator, monkeypatch, tmp_pat
 def test_it_compiles_once_and_again_where_its_file_was_changed(monkeypatch, tmp_path):
     """Also on processors that cannot run it."""
     monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
-    path = amx._compiled()
+    path = compiled(amx.SOURCE, amx.FLAGS)
     before = path.read_bytes(), path.stat().st_mtime_ns
-    assert amx._compiled() == path
+    assert compiled(amx.SOURCE, amx.FLAGS) == path
     assert path.stat().st_mtime_ns == before[1]
     path.write_bytes(before[0][:-1000])
-    assert amx._compiled() == path
+    assert compiled(amx.SOURCE, amx.FLAGS) == path
     assert path.read_bytes() == before[0]
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".sha256", ".so"]

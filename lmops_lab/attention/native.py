@@ -1,0 +1,50 @@
+"""C sources of ours, compiled by the machine's own compiler when they are first needed, and kept."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lmops_lab.files import atomic_file, cache_folder, file_hash, write_text
+
+
+def wanted() -> bool:
+    """Whether C code may be compiled here: on Linux with an x86 processor, unless LMOPS_LAB_KERNEL is "off"."""
+    x86 = platform.system() == "Linux" and platform.machine() in ("x86_64", "AMD64")
+    return x86 and os.environ.get("LMOPS_LAB_KERNEL", "").lower() != "off"
+
+
+def compiled(source: Path, flags: Sequence[str], libraries: Sequence[str] = ("-lm",)) -> Path:
+    """Path of a compiled source, made if it has not been compiled here before or its file was changed.
+
+    OpenMP's functions are left open: they are found in the library that torch has loaded, whose threads it then shares.
+
+    Raises:
+        OSError, subprocess.SubprocessError: no compiler, or one that does not know a flag.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise FileNotFoundError("there is no C compiler (cc)")
+    # A home folder may be shared by machines: what is built for one processor must not run on another.
+    processor = sorted(torch.cpu.get_capabilities().items())
+    what = f"{compiler} {' '.join((*flags, *libraries))} {processor}"
+    name = hashlib.sha256(source.read_bytes() + what.encode()).hexdigest()[:16]
+    path = cache_folder() / "kernels" / f"{source.stem}-{name}.so"
+    seal = path.with_suffix(".sha256")
+    if not (path.exists() and seal.exists() and seal.read_text(encoding="utf-8") == file_hash(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, in_folder=True) as temporary:
+            half = str(temporary.with_suffix(".o"))
+            _compile(compiler, "-fPIC", "-fopenmp", *flags, "-c", str(source), "-o", half)
+            _compile(compiler, "-shared", half, "-o", str(temporary), *libraries)
+        write_text(seal, file_hash(path))
+    return path
+
+
+def _compile(compiler: str, *arguments: str) -> None:
+    subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=120)  # noqa: S603
