@@ -1,4 +1,4 @@
-"""A kernel of our own for causal attention in float32 on x86 processors (`causal.c`): the own part of long rows.
+"""A kernel of our own for causal attention in float32 on x86 processors (`float32.c`): the own part of long rows.
 
 torch's CPU kernel multiplies in small pieces there and computes much that lies above the diagonal; this one takes two
 thirds of its time at 500 tokens, the length of a group (`benchmarks/kernel.py`).
@@ -6,21 +6,15 @@ thirds of its time at 500 tokens, the length of a group (`benchmarks/kernel.py`)
 
 import ctypes
 import functools
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lmops_lab.attention.native import compiled, wanted
+from lmops_lab.attention.native import float32_library
 from lmops_lab.shapes import Heads, LogSumExp, Outputs, OwnKeys, OwnValues
 
-SOURCE = Path(__file__).with_name("causal.c")
-# Without fast mathematics the compiler does not add up in vectors.
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math")
-
-# causal.c's arrays are that large.
+# float32.c's arrays are that large.
 LONGEST, WIDEST = 2048, 256
 # Tokens of a row below which torch's kernel is as fast.
 SHORTEST = 96
@@ -44,16 +38,12 @@ def fits(query: Heads, key: OwnKeys, value: OwnValues) -> bool:
 @functools.cache
 def kernel() -> Kernel | None:
     """The compiled kernel; None where no C compiler is at hand, or LMOPS_LAB_KERNEL is "off"."""
-    if not wanted():
+    library = float32_library()
+    if library is None:
         return None
-    try:
-        library = ctypes.CDLL(str(compiled(SOURCE, FLAGS)))
-        library.lmops_causal.argtypes = [*(ctypes.c_void_p,) * 10, *(ctypes.c_long,) * 5, ctypes.c_float]
-        library.lmops_causal.restype = None
-        panel = int(library.lmops_panel())
-    except (OSError, AttributeError, UnicodeDecodeError, subprocess.SubprocessError):
-        return None
-    return functools.partial(_attend, library.lmops_causal, panel)
+    library.lmops_causal.argtypes = [*(ctypes.c_void_p,) * 10, *(ctypes.c_long,) * 5, ctypes.c_float]
+    library.lmops_causal.restype = None
+    return functools.partial(_attend, library.lmops_causal, int(library.lmops_panel()))
 
 
 def _attend(

@@ -1,5 +1,7 @@
 """C sources of ours, compiled by the machine's own compiler when they are first needed, and kept."""
 
+import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -12,6 +14,21 @@ import torch
 
 from lmops_lab.files import atomic_file, cache_folder, file_hash, write_text
 
+FLOAT32 = Path(__file__).with_name("float32.c")
+# No fast mathematics: under it the last numbers of an array, which fill no vector, are computed in another way.
+FLOAT32_FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math")
+
+
+@functools.cache
+def float32_library() -> ctypes.CDLL | None:
+    """The compiled `float32.c`; None where no C compiler is at hand, or LMOPS_LAB_KERNEL is "off"."""
+    if not wanted():
+        return None
+    try:
+        return ctypes.CDLL(str(compiled(FLOAT32, FLOAT32_FLAGS)))
+    except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
+        return None
+
 
 def wanted() -> bool:
     """Whether C code may be compiled here: on Linux with an x86 processor, unless LMOPS_LAB_KERNEL is "off"."""
@@ -19,7 +36,7 @@ def wanted() -> bool:
     return x86 and os.environ.get("LMOPS_LAB_KERNEL", "").lower() != "off"
 
 
-def compiled(source: Path, flags: Sequence[str], libraries: Sequence[str] = ("-lm",)) -> Path:
+def compiled(source: Path, flags: Sequence[str]) -> Path:
     """Path of a compiled source, made if it has not been compiled here before or its file was changed.
 
     OpenMP's functions are left open: they are found in the library that torch has loaded, whose threads it then shares.
@@ -32,7 +49,7 @@ def compiled(source: Path, flags: Sequence[str], libraries: Sequence[str] = ("-l
         raise FileNotFoundError("there is no C compiler (cc)")
     # A home folder may be shared by machines: what is built for one processor must not run on another.
     processor = sorted(torch.cpu.get_capabilities().items())
-    what = f"{compiler} {' '.join((*flags, *libraries))} {processor}"
+    what = f"{compiler} {' '.join(flags)} {processor}"
     name = hashlib.sha256(source.read_bytes() + what.encode()).hexdigest()[:16]
     path = cache_folder() / "kernels" / f"{source.stem}-{name}.so"
     seal = path.with_suffix(".sha256")
@@ -41,7 +58,7 @@ def compiled(source: Path, flags: Sequence[str], libraries: Sequence[str] = ("-l
         with atomic_file(path, in_folder=True) as temporary:
             half = str(temporary.with_suffix(".o"))
             _compile(compiler, "-fPIC", "-fopenmp", *flags, "-c", str(source), "-o", half)
-            _compile(compiler, "-shared", half, "-o", str(temporary), *libraries)
+            _compile(compiler, "-shared", half, "-o", str(temporary), "-lm")
         write_text(seal, file_hash(path))
     return path
 

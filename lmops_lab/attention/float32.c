@@ -1,3 +1,27 @@
+/* What encoding computes in float32 beside the weights' products: causal attention (`causal.py`) and the elementwise
+ * steps of Llama-like layers (`fused.py`). Plain C whose loops the compiler turns into vector
+ * instructions; a number's result does not depend on where in a vector it stands. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* e^x for x <= 0, within 2e-7 of its size: 2^n times a polynomial for what is left, which is at most ln 2 / 2. */
+static inline float exp_of(float x) {
+    float n = rintf(x * 1.44269504f), f = x - n * 0.693359375f + n * 2.12194440e-4f, power, y;
+    n = n < -126 ? -126 : n;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    memcpy(&power, &bits, 4);
+    y = 1.9875691500e-4f;
+    y = y * f + 1.3981999507e-3f;
+    y = y * f + 8.3334519073e-3f;
+    y = y * f + 4.1665795894e-2f;
+    y = y * f + 1.6666665459e-1f;
+    y = y * f + 5.0000001201e-1f;
+    y = y * f * f + f + 1;
+    return x < -87 ? 0 : y * power;
+}
+
 /* Causal attention of some hundred tokens to themselves in float32, with its log-sum-exp.
  *
  * ROWS queries go together. Their scores against all keys that they see fit the cache, so that the softmax needs neither
@@ -7,10 +31,6 @@
  *
  * Both products are one small kernel: rows of the left side, number by number, times a panel of the right side that is
  * two vectors wide. Keys (turned) and values are laid out in such panels first. */
-
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
 
 #ifdef __AVX512F__
 #define LANES 16
@@ -49,22 +69,6 @@ static inline void product(const float *left, long left_step, const float *right
     }
 }
 
-/* e^x for x <= 0, within 2e-7 of its size: 2^n times a polynomial for what is left, which is at most ln 2 / 2. */
-static inline float exp_of(float x) {
-    float n = rintf(x * 1.44269504f), f = x - n * 0.693359375f + n * 2.12194440e-4f, power, y;
-    n = n < -126 ? -126 : n;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    memcpy(&power, &bits, 4);
-    y = 1.9875691500e-4f;
-    y = y * f + 1.3981999507e-3f;
-    y = y * f + 8.3334519073e-3f;
-    y = y * f + 4.1665795894e-2f;
-    y = y * f + 1.6666665459e-1f;
-    y = y * f + 5.0000001201e-1f;
-    y = y * f * f + f + 1;
-    return x < -87 ? 0 : y * power;
-}
-
 int lmops_panel(void) { return PANEL; }
 
 /* ROWS queries from token `start` on: query [T, D] with a step, keys in panels [T / PANEL, D, PANEL], values in panels
@@ -84,7 +88,9 @@ static void rows(const float *query, long query_step, const float *keys, const f
         float *row = scores + r * step, most = row[0], sum = 0;
         long seen = start + r < last ? start + r + 1 : last, count = (last + PANEL - 1) / PANEL * PANEL;
         for (long k = seen; k < count; k++) row[k] = UNSEEN;
+#pragma omp simd reduction(max : most)
         for (long k = 0; k < count; k++) most = row[k] > most ? row[k] : most;
+#pragma omp simd reduction(+ : sum)
         for (long k = 0; k < count; k++) sum += row[k] = exp_of(row[k] - most);
         sums[r] = sum;
         if (start + r < last) lse[start + r] = most + logf(sum);
@@ -125,5 +131,49 @@ void lmops_causal(const float *query, const long *query_steps, const float *key,
                  values + kv * length * wide_dim, out + (b * tokens * heads + h) * dim, heads * dim,
                  lse + (b * heads + h) * tokens, block * ROWS, tokens, dim, scale);
         }
+    }
+}
+
+/* Root-mean-square normalisation of rows: out = w x / sqrt(mean(x^2) + epsilon). */
+void lmops_rms_norm(const float *x, const float *weight, float *out, long rows, long width, float epsilon) {
+#pragma omp parallel for schedule(static)
+    for (long r = 0; r < rows; r++) {
+        const float *in = x + r * width;
+        float *to = out + r * width;
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (long i = 0; i < width; i++) squares += in[i] * in[i];
+        float factor = 1.0f / sqrtf(squares / (float)width + epsilon);
+        for (long i = 0; i < width; i++) to[i] = weight[i] * (in[i] * factor);
+    }
+}
+
+/* Rotary positions: out = x cos + (-second half of x, first half of x) sin. x [B, T, H, D] with the given steps,
+ * out [B, T, H, D] packed, cosines and sines [B, T, D], one for all B if `shared`. */
+void lmops_rotate(const float *x, long step_b, long step_t, long step_h, const float *cosine, const float *sine,
+                  float *out, long batch, long tokens, long heads, long dim, int shared) {
+    long half = dim / 2;
+#pragma omp parallel for schedule(static)
+    for (long r = 0; r < batch * tokens; r++) {
+        long b = r / tokens, t = r % tokens;
+        const float *c = cosine + (shared ? t : r) * dim, *s = sine + (shared ? t : r) * dim;
+        for (long h = 0; h < heads; h++) {
+            const float *in = x + b * step_b + t * step_t + h * step_h;
+            float *restrict to = out + (r * heads + h) * dim;
+            for (long i = 0; i < half; i++) {
+                float first = in[i], second = in[i + half];
+                to[i] = first * c[i] - second * s[i];
+                to[i + half] = second * c[i + half] + first * s[i + half];
+            }
+        }
+    }
+}
+
+/* The gate of SwiGLU: out = up * gate / (1 + exp(-gate)). */
+void lmops_swiglu(const float *gate, const float *up, float *out, long count) {
+#pragma omp parallel for simd schedule(static)
+    for (long i = 0; i < count; i++) {
+        float x = gate[i], small = exp_of(-fabsf(x));
+        out[i] = x * (x < 0 ? small : 1) / (1 + small) * up[i];
     }
 }
