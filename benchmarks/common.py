@@ -77,6 +77,18 @@ def gemm_gflops(dtype: torch.dtype, size: int = 2048) -> float:
     return 2 * size**3 / seconds(lambda: square @ square, 10) / 1e9
 
 
+def sustained_gflops(dtype: torch.dtype, size: int = 2048, duration: float = 0.5) -> tuple[float, float]:
+    """Mean and best speed of that product over so many seconds, in GFLOP/s.
+
+    On a shared machine the two differ: what takes seconds is to be compared with the mean.
+    """
+    square = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    every: list[float] = []
+    while sum(every) < duration:
+        every.append(seconds(lambda: square @ square))
+    return 2 * size**3 / statistics.mean(every) / 1e9, 2 * size**3 / min(every) / 1e9
+
+
 def weights_in_products(lm: LanguageModel) -> int:
     """Weights that every token is multiplied with: all matrices but the embedding and the head."""
     tables = {id(lm.model.get_input_embeddings().weight), id(lm.model.get_output_embeddings().weight)}

@@ -3,75 +3,111 @@
     python benchmarks/encoding.py
 
 The share is the usual model utilisation (Chowdhery et al. 2022, appendix B): the products that the tokens need, those
-with weights and the attention's causal half, over the seconds and the speed of one large product, the best just before
-and just after. What encoding leaves out, the last layer behind its keys and values, is not counted.
+with weights and the attention's causal half, over the seconds and the speed of one large product. That speed is the
+mean of half a second before and half a second after each run, since a shared machine changes its own; beside it stands
+the share of the best single product. What encoding leaves out, the last layer behind its keys and values, is not
+counted. A share is the median of a k's runs, and gemm_share the mean over k.
+
+Every k takes about the same time a turn, in several runs where it is small: a slow spell of the machine then weighs on
+all of them alike, and the slope is that of the mean seconds.
+
+float32 by default: it is what every processor has, and where bfloat16 has a unit of its own, products are so fast there
+that the share says more of that unit than of encoding (`--dtype bfloat16`).
 """
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from common import gemm_gflops, parser, prompts_of, report, seconds, slope, weights_in_products
+from common import parser, prompts_of, report, slope, sustained_gflops, weights_in_products
+from common import seconds as seconds_of
 
 from lmops_lab import LanguageModel, encode_groups, load_model
 from lmops_lab.attention.encoding import encode_token_groups
 
 
+class Run(NamedTuple):
+    """One measurement: seconds, GFLOP/s, and the speed of a large product around it, mean and best."""
+
+    took: float
+    speed: float
+    product: float
+    best: float
+
+    @property
+    def share_of_best(self) -> float:
+        """Of its best."""
+        return self.speed / self.best
+
+    @property
+    def share(self) -> float:
+        """Of the product's mean speed."""
+        return self.speed / self.product
+
+
 def main() -> None:
     options = parser(__doc__)
+    options.set_defaults(dtype="float32")
     options.add_argument("--k", type=json.loads, default=[128, 512, 1024, 4096], help="as JSON")
     options.add_argument("--sequential", type=json.loads, default=[32, 64, 128, 240], help="as JSON, within the window")
     options.add_argument("--group-size", type=int, default=16)
+    options.add_argument("--turns", type=int, default=2)
     chosen = options.parse_args()
     lm = load_model(dtype=chosen.dtype)
     print(lm)
     _, demonstrations, _ = prompts_of(lm, chosen.data, max(chosen.k), 1)
     encode_groups(lm, demonstrations[:64], group_size=chosen.group_size, progress=False)  # warm
 
-    rows = [("way", "k", "tokens", "seconds", "tokens/s", "GEMM GFLOP/s", "share of it")]
-    peaks = []
-    timed: dict[str, list[tuple[int, float, float]]] = {"groups": [], "one prompt": []}
-    for way, ks in (("groups", chosen.k), ("one prompt", chosen.sequential)):
-        for k in ks:
-            taken = demonstrations[:k]
-            tokens = sum(map(len, taken))
-            if way == "groups":
+    ways: dict[tuple[str, int], tuple[Callable[[], object], list[int], int]] = {}
+    for k in chosen.k:
+        taken = demonstrations[:k]
+        groups = [sum(map(len, taken[first : first + chosen.group_size])) for first in range(0, k, chosen.group_size)]
+        ways["groups", k] = _in_groups(lm, taken, chosen.group_size), groups, max(1, 1024 // k)
+    for k in chosen.sequential:
+        taken = demonstrations[:k]
+        ways["one prompt", k] = _as_one(lm, taken), [sum(map(len, taken))], max(1, max(chosen.sequential) // k)
+    runs: dict[tuple[str, int], list[Run]] = {way: [] for way in ways}
+    for _ in range(chosen.turns):
+        around = sustained_gflops(lm.model.dtype)
+        for way, (run, groups, times) in ways.items():
+            for _ in range(times):
+                took, before = seconds_of(run), around
+                around = sustained_gflops(lm.model.dtype)
+                speed = products(lm, groups) / took / 1e9
+                runs[way].append(Run(took, speed, (before[0] + around[0]) / 2, max(before[1], around[1])))
 
-                def run(taken: list[list[int]] = taken) -> object:
-                    return encode_groups(lm, taken, group_size=chosen.group_size, progress=False)
-            else:
-
-                def run(taken: list[list[int]] = taken) -> object:
-                    return encode_token_groups(
-                        lm.model, [taken], bos="none", prefix=(), model_name="one", progress=False
-                    )
-
-            before = gemm_gflops(lm.model.dtype)
-            took = seconds(run, 2 if k <= 512 else 1)
-            peaks.append(max(before, gemm_gflops(lm.model.dtype)))
-            size = chosen.group_size if way == "groups" else k
-            groups = [sum(map(len, taken[first : first + size])) for first in range(0, k, size)]
-            share = products(lm, groups) / took / 1e9 / peaks[-1]
-            timed[way].append((k, took, share))
-            rows.append(
-                (
-                    way,
-                    f"{k:,}",
-                    f"{tokens:,}",
-                    f"{took:.1f}",
-                    f"{tokens / took:.0f}",
-                    f"{peaks[-1]:.0f}",
-                    f"{share:.2f}",
-                )
+    rows = [("way", "k", "tokens", "runs", "seconds", "tokens/s", "GFLOP/s", "of a product's", "share", "of the best")]
+    middle = {way: Run(*map(statistics.median, zip(*every, strict=True))) for way, every in runs.items()}
+    mean_took = {way: statistics.mean(run.took for run in every) for way, every in runs.items()}
+    shares = {way: statistics.median(run.share for run in every) for way, every in runs.items()}
+    shares_of_best = {way: statistics.median(run.share_of_best for run in every) for way, every in runs.items()}
+    for way, (_, groups, _) in ways.items():
+        rows.append(
+            (
+                *(way[0], f"{way[1]:,}", f"{sum(groups):,}", str(len(runs[way])), f"{mean_took[way]:.1f}"),
+                *(f"{sum(groups) / mean_took[way]:.0f}", f"{middle[way].speed:.0f}", f"{middle[way].product:.0f}"),
+                *(f"{shares[way]:.2f}", f"{shares_of_best[way]:.2f}"),
             )
+        )
+    grouped = [("groups", k) for k in chosen.k]
     figures = {
         "dtype": str(lm.model.dtype).removeprefix("torch."),
-        "gemm_gflops": round(statistics.median(peaks), 1),
-        "gemm_share": round(statistics.median(share for k, _, share in timed["groups"] if k >= 512), 3),
-        "slope": round(slope(*zip(*[(k, t) for k, t, _ in timed["groups"]], strict=True)), 3),
-        "sequential_slope": round(slope(*zip(*[(k, t) for k, t, _ in timed["one prompt"]], strict=True)), 3),
+        "gemm_gflops": round(statistics.mean(middle[way].product for way in grouped), 1),
+        "gemm_share": round(statistics.mean(shares[way] for way in grouped), 3),
+        "share_of_best": round(statistics.mean(shares_of_best[way] for way in grouped), 3),
+        "slope": round(slope(chosen.k, [mean_took[way] for way in grouped]), 3),
+        "sequential_slope": round(slope(chosen.sequential, [mean_took["one prompt", k] for k in chosen.sequential]), 3),
     }
     report(rows, figures)
+
+
+def _in_groups(lm: LanguageModel, taken: list[list[int]], size: int) -> Callable[[], object]:
+    return lambda: encode_groups(lm, taken, group_size=size, progress=False)
+
+
+def _as_one(lm: LanguageModel, taken: list[list[int]]) -> Callable[[], object]:
+    return lambda: encode_token_groups(lm.model, [taken], bos="none", prefix=(), model_name="one", progress=False)
 
 
 def products(lm: LanguageModel, groups: Sequence[int]) -> float:

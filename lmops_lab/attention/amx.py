@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmops_lab.attention.native import compiled, wanted
+from lmops_lab.attention.native import compiled, needs_gradient, wanted
 
 SOURCE = Path(__file__).with_name("amx.c")
 FEATURES = ("avx512_f", "avx512_vl", "avx512_bf16", "amx_tile", "amx_bf16")
@@ -63,6 +63,7 @@ def fits(query: Tensor, key: Tensor, value: Tensor, scale: float) -> bool:
         and query.numel() < 2**29  # rows are found by 32-bit numbers, and may lie apart
         and key.shape[1] > 0
         and scale > 0
+        and not needs_gradient(query, key, value)
     )
 
 
@@ -76,6 +77,7 @@ def can_merge(left: Part, right: Part) -> bool:
         and out.shape == other.shape
         and lse.shape == other_lse.shape
         and out.shape[-1] % 16 == 0
+        and not needs_gradient(out, other, lse, other_lse)
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lmops_lab.attention.native import float32_library
+from lmops_lab.attention.native import float32_library, needs_gradient
 from lmops_lab.shapes import Heads, LogSumExp, Outputs, OwnKeys, OwnValues
 
 # float32.c's arrays are that large.
@@ -24,7 +24,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def fits(query: Heads, key: OwnKeys, value: OwnValues) -> bool:
-    """Whether the kernel takes these: float32 on a CPU, one width, as many keys as queries, and enough to pay."""
+    """Whether the kernel takes these: float32 on a CPU, one width, as many keys as queries, enough of both."""
     tokens, dim = query.shape[2:]
     return (
         query.dtype == key.dtype == value.dtype == torch.float32
@@ -32,6 +32,7 @@ def fits(query: Heads, key: OwnKeys, value: OwnValues) -> bool:
         and value.shape[-1] == dim <= WIDEST
         and key.shape[2] == tokens
         and SHORTEST <= tokens <= LONGEST
+        and not needs_gradient(query, key, value)
     )
 
 

@@ -46,9 +46,9 @@ def install(model: PreTrainedModel) -> None:
     """Let a model's modules use the compiled steps where these compute the same; the others stay as they are."""
     if model.device.type != "cpu" or model.dtype != torch.float32 or steps() is None:
         return
-    known: dict[type, bool] = {}
+    known: dict[tuple[type, type], bool] = {}
     for module in model.modules():
-        kind = type(module)
+        kind = type(module), type(getattr(module, "act_fn", None))
         if "forward" in vars(module):  # somebody else's, or ours
             continue
         if hasattr(module, "variance_epsilon"):
@@ -155,7 +155,7 @@ _GATED = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
-    if not isinstance(self.act_fn, nn.SiLU) or steps_for(x) is None:
+    if steps_for(x) is None:
         return type(self).forward(self, x)
     gate, up = self.gate_proj(x), self.up_proj(x)
     found = steps_for(gate, up)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lmops_lab.files import atomic_file, cache_folder, file_hash, write_text
 
@@ -28,6 +29,11 @@ def float32_library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(compiled(FLOAT32, FLOAT32_FLAGS)))
     except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
         return None
+
+
+def needs_gradient(*tensors: Tensor) -> bool:
+    """Whether somebody will ask for the gradient of what is computed from these; our code has none."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def wanted() -> bool:

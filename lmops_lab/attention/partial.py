@@ -324,6 +324,8 @@ def backend_of(device: str, dtype: torch.dtype, *, one_width: bool = True) -> st
         return "plain matrix products and logsumexp (the kernels want keys and values of one width)"
     if device == "cpu" and dtype == torch.bfloat16 and _amx_that_works() is not None:
         return "our AMX kernel for contexts, torch's CPU kernel elsewhere (both agreed with the plain formula)"
+    if device == "cpu" and dtype == torch.float32 and _causal_that_works() is not None and _flash_for_cpu_works(dtype):
+        return "our own kernel for long causal rows, torch's CPU kernel elsewhere (both agreed with the plain formula)"
     if device == "cpu" and _flash_for_cpu_works(dtype):
         return "torch's CPU flash attention (agreed with the plain formula in a self-test)"
     if device == "cuda" and _flash_on_cuda_works(dtype):
