@@ -113,7 +113,7 @@ def test_batches_and_heads_that_share_keys(kernel, generator, laid):
     assert (out.double() - right).abs().max() <= 2**-6
     assert (lse.double() - right_lse).abs().max() <= LSE
     assert backend_of("cpu", torch.bfloat16).startswith("our AMX kernel for contexts")
-    assert backend_of("cpu", torch.float32).startswith("torch's CPU flash attention")
+    assert "AMX" not in backend_of("cpu", torch.float32)
 
 
 @pytest.mark.parametrize("lengths", [(20, 1, 7), (20, 20, 20), (3, 19, 5)])
