@@ -9,7 +9,8 @@ the share of the best single product. What encoding leaves out, the last layer b
 counted. A share is the median of a k's runs, and gemm_share the mean over k.
 
 Every k takes about the same time a turn, in several runs where it is small: a slow spell of the machine then weighs on
-all of them alike, and the slope is that of the mean seconds.
+all of them alike, and the slope is that of the mean seconds. torch_x: how many times as long the first k takes without
+our kernels.
 
 float32 by default: it is what every processor has, and where bfloat16 has a unit of its own, products are so fast there
 that the share says more of that unit than of encoding (`--dtype bfloat16`).
@@ -19,11 +20,13 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+from unittest import mock
 
-from common import parser, prompts_of, report, slope, sustained_gflops, weights_in_products
+from common import parser, prompts_of, report, slope, sustained_gflops, times_as_long, weights_in_products
 from common import seconds as seconds_of
 
 from lmops_lab import LanguageModel, encode_groups, load_model
+from lmops_lab.attention import fused, partial
 from lmops_lab.attention.encoding import encode_token_groups
 
 
@@ -67,11 +70,15 @@ def main() -> None:
     for k in chosen.sequential:
         taken = demonstrations[:k]
         ways["one prompt", k] = _as_one(lm, taken), [sum(map(len, taken))], max(1, max(chosen.sequential) // k)
+    first = chosen.k[0]
+    ways["torch alone", first] = _with_torch_alone(ways["groups", first][0]), *ways["groups", first][1:]
     runs: dict[tuple[str, int], list[Run]] = {way: [] for way in ways}
     for _ in range(chosen.turns):
         around = sustained_gflops(lm.model.dtype)
-        for way, (run, groups, times) in ways.items():
-            for _ in range(times):
+        for number in range(max(times for _, _, times in ways.values())):
+            for way, (run, groups, times) in ways.items():
+                if number >= times:
+                    continue
                 took, before = seconds_of(run), around
                 around = sustained_gflops(lm.model.dtype)
                 speed = products(lm, groups) / took / 1e9
@@ -96,6 +103,12 @@ def main() -> None:
         "gemm_gflops": round(statistics.mean(middle[way].product for way in grouped), 1),
         "gemm_share": round(statistics.mean(shares[way] for way in grouped), 3),
         "share_of_best": round(statistics.mean(shares_of_best[way] for way in grouped), 3),
+        "torch_x": round(
+            times_as_long(
+                [run.took for run in runs["torch alone", first]], [run.took for run in runs["groups", first]]
+            ),
+            3,
+        ),
         "slope": round(slope(chosen.k, [mean_took[way] for way in grouped]), 3),
         "sequential_slope": round(slope(chosen.sequential, [mean_took["one prompt", k] for k in chosen.sequential]), 3),
     }
@@ -108,6 +121,17 @@ def _in_groups(lm: LanguageModel, taken: list[list[int]], size: int) -> Callable
 
 def _as_one(lm: LanguageModel, taken: list[list[int]]) -> Callable[[], object]:
     return lambda: encode_token_groups(lm.model, [taken], bos="none", prefix=(), model_name="one", progress=False)
+
+
+def _with_torch_alone(run: Callable[[], object]) -> Callable[[], object]:
+    def without_ours() -> object:
+        with (
+            mock.patch.object(fused, "steps", return_value=None),
+            mock.patch.object(partial, "_causal_that_works", return_value=None),
+        ):
+            return run()
+
+    return without_ours
 
 
 def products(lm: LanguageModel, groups: Sequence[int]) -> float:
