@@ -146,7 +146,7 @@ def _swiglu(run: Callable[..., None], gate: Tensor, up: Tensor) -> Tensor:
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
     found = steps_for(hidden_states, self.weight)
-    if found is None:
+    if found is None or self.weight.shape != hidden_states.shape[-1:]:
         return type(self).forward(self, hidden_states)
     return found.rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
@@ -158,7 +158,7 @@ def _gated_forward(self: Any, x: Tensor) -> Tensor:
     if steps_for(x) is None:
         return type(self).forward(self, x)
     gate, up = self.gate_proj(x), self.up_proj(x)
-    found = steps_for(gate, up)
+    found = steps_for(gate, up) if gate.shape == up.shape else None
     return self.down_proj(self.act_fn(gate) * up if found is None else found.swiglu(gate, up))
 
 
@@ -168,7 +168,7 @@ def _forward_agrees(module: nn.Module, forward: _Forward, width: int) -> bool:
     with torch.inference_mode(), active(AttentionCall()):
         try:
             return _alike(forward(module, x), type(module).forward(module, x))
-        except (RuntimeError, TypeError):
+        except Exception:  # noqa: BLE001 whatever a module of other inputs raises, it is not the one we know
             return False
 
 
@@ -182,13 +182,27 @@ def _rotate_faster(code: Any) -> None:
     def apply_rotary_pos_emb(
         q: Heads, k: OwnKeys, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Heads, OwnKeys]:
-        found = None if args or kwargs else steps_for(q, k, cos, sin)
-        if found is None or cos.ndim != 3 or cos.shape[-1] != q.shape[-1] or len(cos) not in (1, len(q)):
+        found = steps_for(q, k, cos, sin) if not (args or kwargs) and _can_rotate(q, k, cos, sin) else None
+        if found is None:
             return stock(q, k, cos, sin, *args, **kwargs)
         return found.rotate(q, cos, sin), found.rotate(k, cos, sin)
 
     vars(apply_rotary_pos_emb)["lmops_stock"] = stock
     code.apply_rotary_pos_emb = apply_rotary_pos_emb
+
+
+def _can_rotate(query: Tensor, key: Tensor, cosine: Tensor, sine: Tensor) -> bool:
+    """Whether the shapes are those of whole heads, [B, H or K, T, D], and of their positions, [B or 1, T, D]."""
+    if query.ndim != 4 or key.ndim != 4 or cosine.ndim != 3:
+        return False
+    batch, _, tokens, dim = query.shape
+    return (
+        (len(key), *key.shape[2:]) == (batch, tokens, dim)
+        and cosine.shape == sine.shape
+        and cosine.shape[1:] == (tokens, dim)
+        and len(cosine) in (1, batch)
+        and dim % 2 == 0
+    )
 
 
 def _rotation_agrees(stock: _Rotate) -> bool:
@@ -199,8 +213,8 @@ def _rotation_agrees(stock: _Rotate) -> bool:
     )
     try:
         slow = stock(query, key, cosine, sine)
-    except (RuntimeError, TypeError):
+        return found is not None and all(
+            _alike(found.rotate(x, cosine, sine), right) for x, right in zip((query, key), slow, strict=True)
+        )
+    except Exception:  # noqa: BLE001 a function of another signature is not the one we know
         return False
-    return found is not None and all(
-        _alike(found.rotate(x, cosine, sine), right) for x, right in zip((query, key), slow, strict=True)
-    )

@@ -163,6 +163,54 @@ def test_somebody_elses_forward_is_left_alone(counted):
     assert counted["swiglu"] == model.config.num_hidden_layers
 
 
+@pytest.mark.parametrize(
+    ("query", "key", "cosine"),
+    [
+        ((2, 4, 5, 8), (2, 2, 5, 8), (2, 1, 8)),  # one position for all tokens
+        ((2, 4, 5, 8), (2, 2, 5, 8), (2, 5, 4)),  # half the head
+        ((2, 4, 5, 8), (2, 2, 5, 6), (2, 5, 8)),
+        ((2, 4, 5, 8), (1, 2, 5, 8), (1, 5, 8)),
+        ((2, 4, 5, 7), (2, 2, 5, 7), (2, 5, 7)),
+        ((4, 5, 8), (2, 5, 8), (2, 5, 8)),
+        ((2, 4, 5, 8), (2, 2, 5, 8), (1, 2, 5, 8)),
+    ],
+)
+def test_other_shapes_are_not_rotated_by_ours(query, key, cosine):
+    """They would be read past their end."""
+    table = torch.zeros(cosine)
+    assert not fused._can_rotate(torch.zeros(query), torch.zeros(key), table, table)
+
+
+def test_a_norm_and_a_gate_of_other_shapes_stay_their_own(counted):
+    """A weight, or a gate, that torch would repeat along the others."""
+    model = tiny_model("llama").float()
+    install_and_forget(model, counted)
+    norm, gated = model.model.norm, model.model.layers[0].mlp
+    x = torch.ones(1, 2, model.config.hidden_size)
+    with torch.inference_mode(), active(AttentionCall()):
+        norm.weight.data = torch.full((1,), 2.0)
+        assert torch.allclose(norm(x), torch.full_like(x, 2.0), atol=1e-4)
+        gated.up_proj.forward = lambda _: torch.ones(1)
+        assert torch.equal(gated(x), gated.down_proj(nn.functional.silu(gated.gate_proj(x))))
+    assert not any(counted.values())
+
+
+def test_functions_and_modules_of_other_signatures_are_not_touched(counted):
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.variance_epsilon = 1e-6
+            self.weight = nn.Parameter(torch.ones(8))
+
+        def forward(self, _states, residual):
+            raise KeyError(residual)
+
+    assert not fused._forward_agrees(Other(), fused._norm_forward, 8)
+    assert not fused._rotation_agrees(lambda x, _sine: x)
+    assert not fused._rotation_agrees(lambda q, *_: q)
+    assert not fused._rotation_agrees(lambda q, k, *_: (q, k))
+
+
 def test_without_a_compiled_library_nothing_changes(monkeypatch):
     monkeypatch.setattr(fused, "steps", lambda: None)
     model = tiny_model("llama").float()
