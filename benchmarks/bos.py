@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--dtype", default="auto")
     options = parser.parse_args()
-    lm = load_model()
+    lm = load_model(dtype=options.dtype)
     print(lm)
     correct: dict[tuple[str, str], list[np.ndarray]] = {}
     rows = []

@@ -30,9 +30,10 @@ def main() -> None:
     parser.add_argument("--own-weight", type=lambda text: text if text.isalpha() or "_" in text else float(text))
     parser.add_argument("--folder", type=Path, help="keep finished points here (default: a fresh folder)")
     parser.add_argument("--cache", type=Path, help="keep encoded groups here (default: nowhere)")
+    parser.add_argument("--dtype", default="auto")
     options = parser.parse_args()
 
-    lm = load_model()
+    lm = load_model(dtype=options.dtype)
     print(lm)
     task = load_task(options.data, template=options.template, test_split=options.split)
     start = time.perf_counter()
