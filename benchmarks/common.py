@@ -72,9 +72,8 @@ def times_as_long(way: Sequence[float], other: Sequence[float]) -> float:
 
 
 def gemm_gflops(dtype: torch.dtype, size: int = 2048) -> float:
-    """Speed of a large square matrix product in this process, in GFLOP/s: best of ten."""
-    square = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
-    return 2 * size**3 / seconds(lambda: square @ square, 10) / 1e9
+    """Speed of a large square matrix product in this process, in GFLOP/s: the best of a second."""
+    return sustained_gflops(dtype, size, 1.0)[1]
 
 
 def sustained_gflops(dtype: torch.dtype, size: int = 2048, duration: float = 0.5) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """A kernel of our own for causal attention in float32 on x86 processors (`float32.c`): the own part of long rows.
 
-torch's CPU kernel multiplies in small pieces there and computes much that lies above the diagonal; this one is 1.2
-times as fast at 128 tokens and 1.5 times at 500, the length of a group (`benchmarks/kernel.py`).
+torch's CPU kernel multiplies in small pieces there and computes much that lies above the diagonal; this one is 1.4
+times as fast at 128 tokens and 1.7 times at 500, the length of a group (`benchmarks/kernel.py`).
 """
 
 import ctypes

@@ -3,10 +3,11 @@
 torch takes a pass over the memory for every operation: normalising, rotating and gating a layer's tokens is thirteen of
 them. The compiled steps stand in for a module's own while a call is active (`call.py`) and no gradient is asked for;
 else, and where anything differs from what they know, the module computes what it always did. Each kind of module is
-compared with its compiled step before that one is used.
+compared with its compiled step before that one is used. Rotary positions are a function that all layers of a model's
+file share, so that one is exchanged in the file's module; the stock function is kept in its `lmops_stock`.
 
-Not in bfloat16, though it would gain as much: there a module rounds after every operation, a compiled step rounds once,
-and a label's probability would no longer be what the untouched model says of the same prompt.
+Not in bfloat16: there a module rounds after every operation, a compiled step would round once, and a label's
+probability would no longer be what the untouched model says of the same prompt.
 """
 
 import ctypes

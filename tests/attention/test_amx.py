@@ -9,6 +9,7 @@ import torch
 from lmops_lab.attention import amx, partial
 from lmops_lab.attention.native import compiled
 from lmops_lab.attention.partial import attend_plainly, attend_shared, backend_of, merge_parts
+from tests.attention.missing import MISSING, take_away
 
 # Nats; torch's kernel is within 5e-5.
 LSE = 2e-5
@@ -176,23 +177,16 @@ def test_what_it_takes():
 
 
 @pytest.mark.usefixtures("anew")
-@pytest.mark.parametrize("missing", ["processor", "compiler", "broken compiler", "switched off", "wrong answers"])
+@pytest.mark.parametrize("missing", [*MISSING, "wrong answers"])
 def test_torch_does_the_work_where_it_is_missing(generator, monkeypatch, tmp_path, missing):
-    monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
-    if missing == "processor":
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    elif missing == "compiler":
-        monkeypatch.setenv("CC", "no-such-compiler")
-    elif missing == "broken compiler":
-        monkeypatch.setenv("CC", "false")
-    elif missing == "switched off":
-        monkeypatch.setenv("LMOPS_LAB_KERNEL", "off")
-    else:
+    if missing == "wrong answers":
 
         def wrong(query, *_):
             return torch.zeros_like(query), torch.zeros(query.shape[:3])
 
         monkeypatch.setattr(amx, "kernel", lambda: amx.Kernel(wrong, wrong))
+    else:
+        take_away(missing, monkeypatch, tmp_path)
     assert partial._amx_that_works() is None
     query, key, value = inputs(generator, 2, 64, 90, 64)
     out, lse = attend_shared(query, key, value, scale=0.125)

@@ -9,6 +9,7 @@ import torch
 from lmops_lab.attention import causal, partial
 from lmops_lab.attention.native import FLOAT32, FLOAT32_FLAGS, compiled, float32_library
 from lmops_lab.attention.partial import attend, attend_plainly, backend_of
+from tests.attention.missing import MISSING, take_away
 
 needs_compiler = pytest.mark.skipif(
     platform.machine() != "x86_64" or platform.system() != "Linux" or shutil.which("cc") is None,
@@ -136,19 +137,12 @@ def test_a_gradient_is_not_lost(generator):
 
 
 @pytest.mark.usefixtures("anew")
-@pytest.mark.parametrize("missing", ["system", "compiler", "broken compiler", "switched off", "wrong answers"])
+@pytest.mark.parametrize("missing", [*MISSING, "wrong answers"])
 def test_torch_does_the_work_where_it_is_missing(generator, monkeypatch, tmp_path, missing):
-    monkeypatch.setenv("LMOPS_LAB_CACHE", str(tmp_path))
-    if missing == "system":
-        monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    elif missing == "compiler":
-        monkeypatch.setenv("CC", "no-such-compiler")
-    elif missing == "broken compiler":
-        monkeypatch.setenv("CC", "false")
-    elif missing == "switched off":
-        monkeypatch.setenv("LMOPS_LAB_KERNEL", "off")
-    else:
+    if missing == "wrong answers":
         monkeypatch.setattr(causal, "kernel", lambda: lambda q, *_: (torch.zeros_like(q), torch.zeros(q.shape[:3])))
+    else:
+        take_away(missing, monkeypatch, tmp_path)
     assert partial._causal_that_works() is None
     query, key, value = inputs(generator, 1, 4, 2, 250, 16)
     out, lse = attend(query, key, value, scale=0.25, causal=True)
